@@ -1,0 +1,1 @@
+"""Insula: a WebAssembly application server."""

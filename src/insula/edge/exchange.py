@@ -1,0 +1,95 @@
+"""One HTTP request and its answer as every gateway sees them: the head, the whole body, the response.
+
+The edge reads the head, finds the `Route`, lets the admission checks and then the handler refuse, reads and inflates
+the body within the route's bound, and asks the handler for the answer. A handler never sees a socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from insula.errors import InsulaError
+from insula.plans import Policy
+
+
+class Head:
+    """The head of one request. Header names are lower case; pairs stay in order, and a name may come twice."""
+
+    __slots__ = ("headers", "http_version", "method", "path", "peer", "query", "received", "request_id", "scheme")
+
+    def __init__(
+        self,
+        method: str,
+        path: bytes,
+        query: bytes,
+        headers: list[tuple[bytes, bytes]],
+        *,
+        peer: str = "",
+        scheme: str = "http",
+        http_version: str = "1.1",
+        request_id: str = "",
+        received: float = 0.0,
+    ) -> None:
+        self.method = method
+        self.path = path  # as it came, percent signs and all, without the query
+        self.query = query
+        self.headers = headers
+        self.peer = peer
+        self.scheme = scheme
+        self.http_version = http_version
+        self.request_id = request_id
+        self.received = received  # seconds of time.monotonic()
+
+    def get(self, name: bytes) -> bytes | None:
+        """The first header of this (lower-case) name."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """A whole answer. The edge adds content-length, date, the request id and compression; never the handler."""
+
+    status: int
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    body: bytes = b""
+
+
+#: An answer now, or later. Cancelling the future tells the handler that the client is gone.
+Answer: TypeAlias = "Response | asyncio.Future[Response]"
+
+
+class Handler(Protocol):
+    """A gateway's side of one route. All three are plain functions, called on the event loop, and quick."""
+
+    def admit(self, head: Head) -> InsulaError | None:
+        """The protocol's own refusal by the head alone (method, content type), before any body is read."""
+
+    def answer(self, head: Head, body: bytes) -> Answer:
+        """The answer to a whole, inflated body. Raises InsulaError, which comes back through `refuse`."""
+
+    def refuse(self, head: Head, error: InsulaError) -> Response:
+        """An error in the shape of this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a path leads: `methods` for Allow and 405, `policy` for the identity check, `max_body` in bytes after
+    inflation, `inflate` whether the edge inflates content-encoding before the handler sees the body. `label` names the
+    route in metrics; it is bounded in number (a method's path, never the path a client wrote)."""
+
+    handler: Handler
+    label: str
+    methods: frozenset[str] = frozenset({"GET"})
+    policy: Policy = field(default_factory=Policy)
+    max_body: int = 0
+    inflate: bool = True
+
+
+#: An admission rule: a plain synchronous function that answers a refusal or nothing.
+Check: TypeAlias = Callable[[Head, Route], "InsulaError | None"]

@@ -1,0 +1,139 @@
+"""What the engine promises to the rooms above, whichever engine it is. The same tests run over every implementation.
+
+An `Engine` compiles modules; a `Program` is one module linked to its host functions and limits, made once a deployed
+generation; an `Instance` is one live copy of it with one owner at a time. The work of a call is an `Exchange`: three
+steps that an ABI describes and the engine runs, inline, in a thread or on a fiber. Nothing above this room knows which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+
+class Guest(Protocol):
+    """What an ABI sees of an instance. Every pointer and length is checked against the guest's memory here."""
+
+    def has(self, export: str) -> bool:
+        """Whether the module exports a function of this name."""
+
+    def call(self, export: str, *args: int) -> int:
+        """Runs a small helper export (allocate, deallocate) to its end. Results are unsigned; of a void function, 0."""
+
+    def read(self, pointer: int, size: int) -> bytes:
+        """A copy of guest memory. GuestError where any of it is outside, LimitError where it is over the output limit."""
+
+    def write(self, pointer: int, data: bytes) -> None:
+        """Writes into guest memory; GuestError where any of it would be outside."""
+
+    def at_memory_limit(self) -> bool:
+        """Whether the guest's memory stands at its limit (so that a failed allocation is `resource_exhausted`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`."""
+
+    params: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+
+
+#: A host function: a request out of the guest's memory in, the answer out, now or later. The first argument is the
+#: scope of the call under way (opaque to the engine). The plain part runs on the thread that runs the guest: it is
+#: quick, thread-safe and does no I/O. An awaitable is run on the event loop, and never past the call's deadline.
+HostFunction: TypeAlias = Callable[[Any, bytes], "bytes | Awaitable[bytes]"]
+
+
+@dataclass(frozen=True, slots=True)
+class HostImport:
+    """One function that a guest may import: `take` copies the request out of the guest, `function` answers it, `give`
+    writes the answer back (it may call helper exports) and returns the import's results."""
+
+    module: str
+    name: str
+    signature: Signature
+    take: Callable[[Guest, tuple[int, ...]], bytes]
+    function: HostFunction
+    give: Callable[[Guest, bytes], tuple[int, ...]]
+
+
+class Exchange(Protocol):
+    """One call of a guest: `begin` writes the input and gives the arguments of `export`; the engine runs `export`;
+    `finish` reads the result and frees what was allocated. All three raise InsulaError."""
+
+    export: str
+
+    def begin(self, guest: Guest) -> tuple[int, ...]: ...
+
+    def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one instance may use. `output_bytes` bounds each read of guest memory; `start_timeout` (s) bounds
+    instantiation together with the initialiser."""
+
+    memory_bytes: int = 64 << 20
+    output_bytes: int = 4 << 20
+    table_elements: int = 20_000
+    start_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class WasiOptions:
+    """What a guest sees through WASI preview 1. `write` gets each finished line of stdout and stderr (fd 1 or 2)."""
+
+    args: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    write: Callable[[int, bytes], None] = lambda fd, line: None
+
+
+class Module(Protocol):
+    """A compiled module: immutable, shared by every program made of it."""
+
+    digest: str
+    exports: Mapping[str, Signature]
+    imports: Sequence[tuple[str, str]]
+    has_memory: bool
+
+    def close(self) -> None: ...
+
+
+class Instance(Guest, Protocol):
+    """One live instance. After any trap, exit or missed deadline `alive` is False and it is never entered again."""
+
+    alive: bool
+
+    def close(self) -> None:
+        """Frees it; idempotent. An instance that a thread still runs is freed when that thread is done with it."""
+
+
+class Program(Protocol):
+    """A module with its host functions, WASI and limits: what instances are made of."""
+
+    def instantiate(self) -> asyncio.Future[Instance]:
+        """A new instance, its `_initialize` (where there is one) already run. Fails with InsulaError."""
+
+    def run(self, instance: Instance, exchange: Exchange, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
+        """Runs one exchange. `deadline` is of `time.monotonic()`. The answer comes no later than that, or DeadlineError,
+        even where the guest is deep in a loop or waits in a host call; then, and when the future is cancelled, the
+        instance is dead and its thread comes free as soon as the guest can be stopped. Other failures: GuestError for
+        a trap or an exit, LimitError for a trap with the memory at its limit."""
+
+    def close(self) -> None: ...
+
+
+class Engine(Protocol):
+    """Compiles and links. One an event loop; `close` ends its threads and its ticker."""
+
+    async def load(self, wasm: Path, digest: str) -> Module:
+        """The compiled module of a file whose sha256 is `digest`: from the cache, else compiled in a child process with
+        bounded memory and time. PackageError where it is no valid module or takes too much to compile."""
+
+    def link(self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions) -> Program:
+        """PackageError naming the import where the module wants one that nobody offers, or with another signature."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,44 @@
+"""A deployed service in full, for people and programs."""
+
+from __future__ import annotations
+
+import msgspec
+
+from insula.deployments.contract import Listed, Method, Shown
+from insula.services.generation import Generation
+
+
+def show(
+    listed: Listed, generation: Generation | None, *, latest: bool, failed: str | None, previous: list[str]
+) -> Shown:
+    """`generation` is None where the present digest does not run; `failed` then says why."""
+    base = msgspec.structs.asdict(listed)
+    if generation is None:
+        return Shown(**base, last_error=failed, previous=previous)
+    package, service = generation.package, generation.service
+    signatures = {method.name: method for method in package.schema.service.methods}
+    methods = [
+        Method(
+            name=plan.method,
+            endpoint=f"/{plan.service}/{plan.method}",
+            input=signatures[plan.method].input_type,
+            output=signatures[plan.method].output_type,
+            read_only=plan.read_only,
+            authenticated=plan.policy.authenticated,
+            doc=plan.doc,
+        )
+        for plan in generation.plans
+    ]
+    return Shown(
+        **base,
+        latest=latest,
+        endpoints=package.endpoints,
+        methods=methods,
+        host_apis=list(package.config.host_apis),
+        grants={api: dict(options) for api, options in package.config.grants.items()},
+        limits=msgspec.structs.asdict(package.config.limits),
+        instances=service.instances(),
+        mailbox=service.mailbox(),
+        previous=previous,
+        last_error=service.last_error,
+    )

@@ -1,0 +1,140 @@
+"""The walls of the house: who may import whom, no circles, no rooms that mean nothing."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "insula"
+
+#: Modules at the root that every room may know.
+GROUND = {"errors", "calls", "plans"}
+
+#: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
+KNOWS: dict[str, set[str]] = {
+    "errors": set(),
+    "calls": set(),
+    "plans": set(),
+    "settings": set(),
+    "logs": {"settings"},
+    "schema": set(),
+    "storage": set(),
+    "wasm": set(),
+    "abi": {"wasm"},
+    "packages": {"schema"},
+    "host": {"wasm", "storage", "packages"},
+    "services": {"abi", "wasm", "host", "packages", "schema"},
+    "deployments": {"packages", "services", "storage"},
+    "edge": {"settings"},
+    "gateways": {"edge", "schema"},
+    "api": {"deployments", "edge"},
+    "build": {"packages", "schema"},
+    "cli": {"build", "packages", "settings", "server"},
+    "assembly": {
+        "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings", "storage",
+        "wasm",
+    },
+    "server": {"assembly", "edge", "logs", "settings", "storage"},
+    "__init__": {"server", "settings"},
+    "__main__": {"cli"},
+}  # fmt: skip
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """Every insula module that a file imports, and whether it is imported when the file is."""
+    tree = ast.parse(path.read_text())
+    inside = {
+        id(node)
+        for function in ast.walk(tree)
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        or (isinstance(function, ast.If) and "TYPE_CHECKING" in ast.unparse(function.test))
+        for node in ast.walk(function)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names = [node.module or ""]
+            if node.module == "insula":
+                names = [f"insula.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.startswith("insula."):
+                yield name, id(node) not in inside
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    here = room(path)
+    assert here in KNOWS, f"{here} is a new room: say what it knows here and in docs/architecture.md"
+    for name, _ in imports(path):
+        there = name.split(".")[1]
+        if there.startswith("_") and not (SOURCE / there).exists():
+            continue  # insula.__version__ and the like
+        assert there == here or there in GROUND or there in KNOWS[here], f"{path} may not import {name}"
+
+
+def test_no_import_circles() -> None:
+    """Among modules as they are imported at load: a circle would make the order of imports matter."""
+    names = {
+        "insula." + ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in FILES
+    }
+    graph = {
+        name: {target for target, at_load in imports(path) if at_load and target in names}
+        for name, path in names.items()
+    }
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail, name))
+        if name not in done:
+            for target in graph[name]:
+                visit(target, (*trail, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_ctypes_is_in_one_file_at_most() -> None:
+    users = {str(path.relative_to(SOURCE)) for path in FILES if "import ctypes" in path.read_text()}
+    assert users <= {"wasm/native.py"}
+
+
+def test_no_room_without_a_meaning() -> None:
+    for path in FILES:
+        assert not {"utils", "common", "helpers", "misc"} & {part.removesuffix(".py") for part in path.parts}, path
+
+
+def test_every_module_says_what_it_is() -> None:
+    for path in FILES:
+        text = path.read_text()
+        if text.strip():
+            assert ast.get_docstring(ast.parse(text)), f"{path} has no docstring"
+
+
+def test_no_dead_modules() -> None:
+    """Every module is imported by another, or is a door that something outside the package knows."""
+    doors = {"insula", "insula.__main__", "insula.cli.main", "insula.wasm.compile"}
+    imported = {name for path in FILES for name, _ in imports(path)}
+    for path in FILES:
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("insula"):
+                imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    for path in FILES:
+        name = "insula." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        if path.name == "__init__.py" or name in doors or "migrations" in path.parts:
+            continue
+        assert name in imported, f"nothing imports {name}"

@@ -1,0 +1,209 @@
+"""The log: configured once by whoever runs the server, never at import, and written by a thread of its own.
+
+No call that logs ever waits: a record goes into a bounded queue, and a queue that is full drops it, counts it and says
+so in the log as soon as there is room. Lines are text for people or one JSON object each for programs. What a guest or a
+client wrote can stand in a message, so control characters are escaped, lines are cut at `MAX_LINE` characters, and a
+traceback is indented: nobody can forge a line, move the cursor or flood the file by one record.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import logging.handlers
+import queue
+import re
+import sys
+import threading
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import IO, Any, Self
+
+from insula.errors import ConfigurationError
+from insula.settings import LoggingSettings
+
+#: Records that may wait for the writer.
+QUEUE_SIZE = 10_000
+#: Characters of one message, and of one traceback.
+MAX_LINE = 16_384
+
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_COLOURS = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
+
+
+def escaped(text: str, *, limit: int = MAX_LINE) -> str:
+    """The text on one line: control characters and changes of direction written as escapes, a long one cut."""
+    if len(text) > limit:
+        text = f"{text[:limit]}… ({len(text) - limit} more characters)"
+    return _UNSAFE.sub(_escape, text)
+
+
+def _escape(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What the caller gave as `extra`."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
+def _time(record: logging.LogRecord) -> str:
+    stamp = datetime.fromtimestamp(record.created, UTC)
+    return stamp.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class TextFormatter(logging.Formatter):
+    """`2025-01-31T12:00:00.000Z info insula.edge: message key=value`, and a traceback indented below it."""
+
+    def __init__(self, *, colour: bool) -> None:
+        super().__init__()
+        self._colour = colour
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, without the line end."""
+        level = record.levelname.lower()
+        line = f"{_time(record)} {level:<7} {record.name}: {escaped(record.getMessage())}"
+        for key, value in _fields(record).items():
+            line += f" {escaped(key, limit=100)}={escaped(str(value))}"
+        if self._colour and _COLOURS.get(level):
+            line = f"{_COLOURS[level]}{line}\x1b[0m"
+        if record.exc_text:
+            text = record.exc_text[-MAX_LINE:]
+            line += "".join(f"\n    {escaped(part)}" for part in text.splitlines())
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object: time, level, logger, message, the caller's own fields, and `exception` where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One record, without the line end."""
+        out: dict[str, Any] = {key: escaped(str(value)) for key, value in _fields(record).items()}
+        out.update(
+            time=_time(record),
+            level=record.levelname.lower(),
+            logger=record.name,
+            message=escaped(record.getMessage()),
+        )
+        if record.exc_text:
+            out["exception"] = record.exc_text[-MAX_LINE:]
+        return json.dumps(out)
+
+
+class _Enqueue(logging.Handler):
+    """The only handler of the root logger: renders what may change, and hands the record to the writer."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
+        self.dropped = 0
+        self._size = size
+
+    def createLock(self) -> None:  # noqa: N802
+        """None: a simple queue needs no lock, and no call that logs may wait for one."""
+        self.lock = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Puts one record into the queue, or counts it as dropped."""
+        if self.records.qsize() >= self._size:
+            self.dropped += 1
+            return
+        record = copy.copy(record)
+        try:
+            record.msg = record.getMessage()
+        except Exception as error:
+            record.msg = f"a log line that cannot be written ({type(error).__name__}): {record.msg!r}"
+        record.args = None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = logging.Formatter().formatException(record.exc_info)
+        record.exc_info = None
+        self.records.put(record)
+
+
+class Logs:
+    """The log of one process. `start` takes over the root logger, `close` writes what waits and gives it back."""
+
+    def __init__(self, settings: LoggingSettings, *, stream: IO[str] | None = None, size: int = QUEUE_SIZE) -> None:
+        """Opens the file, if the settings name one; ConfigurationError where it cannot be."""
+        self._settings = settings
+        self._queue = _Enqueue(size)
+        self._before: list[tuple[logging.Logger, int]] = []
+        self._reported = 0
+        self._failures = 0
+        self._thread: threading.Thread | None = None
+        self._handler = self._open(stream)
+
+    def _open(self, stream: IO[str] | None) -> logging.StreamHandler[Any]:
+        handler: logging.StreamHandler[Any]
+        if self._settings.file is not None:
+            try:
+                handler = logging.handlers.WatchedFileHandler(self._settings.file, encoding="utf-8")
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the file of `logging.file` cannot be opened: {error.strerror}",
+                    hint="make its folder, or let the server write there",
+                ) from None
+            colour = False
+        else:
+            handler = logging.StreamHandler(stream or sys.stderr)
+            colour = handler.stream.isatty()
+        handler.setFormatter(JsonFormatter() if self._settings.format == "json" else TextFormatter(colour=colour))
+        handler.handleError = self._failed  # type: ignore[method-assign]
+        return handler
+
+    def _failed(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        self._failures += 1
+
+    @property
+    def dropped(self) -> int:
+        """Records that are not in the log: the queue was full, or the disk."""
+        return self._queue.dropped + self._failures
+
+    def start(self) -> Self:
+        """From here on every logger of this process writes here."""
+        for name, level in (("", self._settings.level), *self._settings.levels.items()):
+            logger = logging.getLogger(name)
+            self._before.append((logger, logger.level))
+            logger.setLevel(level.upper())
+        logging.getLogger().addHandler(self._queue)
+        self._thread = threading.Thread(target=self._write, name="insula-log", daemon=True)
+        self._thread.start()
+        return self
+
+    def close(self, timeout: float = 5.0) -> None:
+        """Writes what waits, `timeout` seconds at most, and gives the loggers back. May be called twice; blocks, so it is
+        called off the event loop."""
+        logging.getLogger().removeHandler(self._queue)
+        for logger, level in reversed(self._before):
+            logger.setLevel(level)
+        self._before.clear()
+        if self._thread is not None:
+            self._queue.records.put(None)
+            self._thread.join(timeout)
+            self._thread = None
+        if self._settings.file is not None:
+            self._handler.close()
+
+    def _write(self) -> None:
+        while (record := self._queue.records.get()) is not None:
+            self._handler.handle(record)
+            self._report()
+        self._report()
+
+    def _report(self) -> None:
+        lost = self.dropped - self._reported
+        if lost and self._queue.records.empty():
+            self._reported += lost
+            message = f"{lost} log lines were lost: they came faster than they could be written"
+            self._handler.handle(logging.LogRecord("insula.logs", logging.WARNING, __file__, 0, message, None, None))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

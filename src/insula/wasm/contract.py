@@ -13,9 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+from insula.errors import InsulaError
+
+
+class Refusal(InsulaError):
+    """What a guest answered, by the rules of its ABI, instead of an output. The guest is well and is used again: any other
+    error out of an exchange ends its instance."""
+
 
 class Guest(Protocol):
-    """What an ABI sees of an instance. Every pointer and length is checked against the guest's memory here."""
+    """What an ABI sees of an instance. Every pointer and length is checked against the guest's memory here. `notes` is
+    the ABI's own to remember things by, one set an instance."""
+
+    notes: dict[str, int]
 
     def has(self, export: str) -> bool:
         """Whether the module exports a function of this name."""
@@ -23,14 +33,16 @@ class Guest(Protocol):
     def call(self, export: str, *args: int) -> int:
         """Runs a small helper export (allocate, deallocate) to its end. Results are unsigned; of a void function, 0."""
 
-    def read(self, pointer: int, size: int) -> bytes:
-        """A copy of guest memory. GuestError where any of it is outside, LimitError where it is over the output limit."""
+    def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
+        """A copy of guest memory. GuestError where any of it is outside, LimitError where it is over `limit` bytes (the
+        output limit unless given)."""
 
     def write(self, pointer: int, data: bytes) -> None:
         """Writes into guest memory; GuestError where any of it would be outside."""
 
-    def at_memory_limit(self) -> bool:
-        """Whether the guest's memory stands at its limit (so that a failed allocation is `resource_exhausted`)."""
+    def at_memory_limit(self, wanted: int = 0) -> bool:
+        """Whether the guest's memory stands at its limit, so that its failure to get `wanted` bytes, or to go on at all,
+        is `resource_exhausted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +62,21 @@ HostFunction: TypeAlias = Callable[[Any, bytes], "bytes | Awaitable[bytes]"]
 @dataclass(frozen=True, slots=True)
 class HostImport:
     """One function that a guest may import: `take` copies the request out of the guest, `function` answers it, `give`
-    writes the answer back (it may call helper exports) and returns the import's results."""
+    writes the answer back (it may call helper exports) and returns the import's results. Where `take` gives None the
+    request cannot be read: nothing is called, and every result is zero."""
 
     module: str
     name: str
     signature: Signature
-    take: Callable[[Guest, tuple[int, ...]], bytes]
+    take: Callable[[Guest, tuple[int, ...]], bytes | None]
     function: HostFunction
     give: Callable[[Guest, bytes], tuple[int, ...]]
 
 
 class Exchange(Protocol):
     """One call of a guest: `begin` writes the input and gives the arguments of `export`; the engine runs `export`;
-    `finish` reads the result and frees what was allocated. All three raise InsulaError."""
+    `finish` reads the result and frees what was allocated. All three raise InsulaError; after any but a Refusal the
+    instance is not used again, so they need not tidy up."""
 
     export: str
 
@@ -121,7 +135,9 @@ class Program(Protocol):
         """Runs one exchange. `deadline` is of `time.monotonic()`. The answer comes no later than that, or DeadlineError,
         even where the guest is deep in a loop or waits in a host call; then, and when the future is cancelled, the
         instance is dead and its thread comes free as soon as the guest can be stopped. Other failures: GuestError for
-        a trap or an exit, LimitError for a trap with the memory at its limit."""
+        a trap or an exit, LimitError for either with the memory at its limit, a host function's own InsulaError, Refusal.
+        May raise at once: DeadlineError where the deadline has passed already, LimitError where the engine has no room;
+        the instance is as good as before."""
 
     def close(self) -> None: ...
 

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeAlias
 from insula.errors import InsulaError
 
 
-class Refusal(InsulaError):
+class RefusalError(InsulaError):
     """What a guest answered, by the rules of its ABI, instead of an output. The guest is well and is used again: any other
     error out of an exchange ends its instance."""
 
@@ -75,7 +75,7 @@ class HostImport:
 
 class Exchange(Protocol):
     """One call of a guest: `begin` writes the input and gives the arguments of `export`; the engine runs `export`;
-    `finish` reads the result and frees what was allocated. All three raise InsulaError; after any but a Refusal the
+    `finish` reads the result and frees what was allocated. All three raise InsulaError; after any but a RefusalError the
     instance is not used again, so they need not tidy up."""
 
     export: str
@@ -135,7 +135,7 @@ class Program(Protocol):
         """Runs one exchange. `deadline` is of `time.monotonic()`. The answer comes no later than that, or DeadlineError,
         even where the guest is deep in a loop or waits in a host call; then, and when the future is cancelled, the
         instance is dead and its thread comes free as soon as the guest can be stopped. Other failures: GuestError for
-        a trap or an exit, LimitError for either with the memory at its limit, a host function's own InsulaError, Refusal.
+        a trap or an exit, LimitError for either with the memory at its limit, a host function's own InsulaError, RefusalError.
         May raise at once: DeadlineError where the deadline has passed already, LimitError where the engine has no room;
         the instance is as good as before."""
 

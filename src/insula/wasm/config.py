@@ -1,0 +1,45 @@
+"""How guests are compiled: one set of engine options, and the fingerprint under which their code is cached.
+
+Policy
+- Epochs are on, so that a guest can be stopped (see instance.py).
+- One memory of 32-bit addresses, never shared: threads, 64-bit and multiple memories are off. So are garbage-collected
+  types and exceptions, which no supported toolchain needs: what is off cannot be attacked.
+- The fingerprint covers everything that native code depends on. A wasmtime of another version, another option or another
+  machine has another one, and its code is never so much as opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import sys
+
+import wasmtime
+
+#: Options of `wasmtime.Config`, in the order in which they are set.
+OPTIONS: tuple[tuple[str, bool | int], ...] = (
+    ("epoch_interruption", True),
+    ("wasm_threads", False),
+    ("shared_memory", False),
+    ("wasm_memory64", False),
+    ("wasm_multi_memory", False),
+    ("wasm_custom_page_sizes", False),
+    ("wasm_exceptions", False),
+    ("wasm_gc", False),
+    ("wasm_function_references", False),
+    ("gc_support", False),
+    ("wasm_relaxed_simd_deterministic", True),
+    ("max_wasm_stack", 512 << 10),
+)
+
+FINGERPRINT = hashlib.sha256(
+    repr((OPTIONS, wasmtime.__version__, platform.machine(), sys.platform)).encode()
+).hexdigest()[:16]
+
+
+def make_engine() -> wasmtime.Engine:
+    """A new engine with these options; code compiled by any of them runs on all of them."""
+    config = wasmtime.Config()
+    for name, value in OPTIONS:
+        setattr(config, name, value)
+    return wasmtime.Engine(config)

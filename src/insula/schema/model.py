@@ -1,7 +1,8 @@
-"""The schema model: what an IDL says, and exactly what `service.description.json` holds.
+"""The schema model: what an IDL says, and what `service.description.json` holds.
 
-The field names of the JSON are those of the okra tool (camelCase). Decoding is lenient about what other tools leave out
-(a missing `doc` is ""), never about a wrong type.
+The field names of the JSON are those of the okra tool (camelCase); `directives` of a type, an enum and an enum value are
+added, and other readers pass over them. Decoding is lenient about what other tools leave out (a missing `doc` is ""),
+never about a wrong type. A list is written `[T]`; `T[]`, which the okra tool writes, is read as well.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 
 from insula.errors import PackageError
+from insula.schema.names import split_list
 
 
 class Directive(msgspec.Struct, frozen=True):
@@ -37,17 +39,24 @@ class Type(msgspec.Struct, frozen=True):
     name: str
     doc: str = ""
     fields: tuple[Field, ...] = ()
+    directives: tuple[Directive, ...] = ()
 
 
 class EnumValue(msgspec.Struct, frozen=True):
+    """One value of an enum; its number in protobuf is its place, from 1."""
+
     name: str
     doc: str = ""
+    directives: tuple[Directive, ...] = ()
 
 
 class Enum(msgspec.Struct, frozen=True):
+    """One enum; the value 0, which the schema does not write, is `<NAME>_UNSPECIFIED`."""
+
     name: str
     doc: str = ""
     values: tuple[EnumValue, ...] = ()
+    directives: tuple[Directive, ...] = ()
 
 
 class Method(msgspec.Struct, frozen=True, rename="camel"):
@@ -65,6 +74,8 @@ class Method(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Service(msgspec.Struct, frozen=True):
+    """The service; a method's number at the guest is its index in `methods`."""
+
     name: str
     doc: str = ""
     namespace: str = ""
@@ -73,6 +84,8 @@ class Service(msgspec.Struct, frozen=True):
 
 
 class Meta(msgspec.Struct, frozen=True):
+    """What `@okra(...)` says of the whole package."""
+
     namespace: str = ""
     version: str = ""
     service: str = ""
@@ -98,6 +111,22 @@ class Schema(msgspec.Struct, frozen=True):
     @property
     def version(self) -> str:
         return self.service.version or self.meta.version or "v1"
+
+    def is_message(self, name: str) -> bool:
+        """Whether this is one of the schema's types (not a scalar, an enum or a list)."""
+        return any(kind.name == name for kind in self.types)
+
+    def wrapped(self, method: Method) -> Field | None:
+        """The field `response` of `<Method>Response`, for a method that returns a scalar, an enum or a list.
+
+        None where the answer is a message of the schema already, or nothing. Of a `@stream` it is about one item.
+        """
+        item, many = split_list(method.output_type)
+        if method.directive("stream") is not None:
+            many = False
+        if not item or (self.is_message(item) and not many):
+            return None
+        return Field("response", f"[{item}]" if many else item, required=True)
 
 
 _decoder = msgspec.json.Decoder(Schema)

@@ -1,0 +1,123 @@
+"""The admin port's ASGI application: guarded, and with FastAPI imported at the first request that needs it.
+
+The guard and `/api/v1/health` work without FastAPI. The first other request builds the application in a thread; requests
+that come meanwhile wait for the same build. An exception that nobody foresaw is logged here and answered as `internal`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, MutableMapping
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+from insula.api import guard
+from insula.api.parts import AdminParts
+from insula.api.refusals import error_body, error_headers
+from insula.errors import InsulaError
+
+log = logging.getLogger("insula.api")
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+HEALTH = "/api/v1/health"
+
+
+def health_answer(parts: AdminParts) -> tuple[int, bytes]:
+    """Status and body of `/api/v1/health`: 200 where the status is `healthy`, else 503."""
+    status = parts.status()
+    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return 200 if status == "healthy" else 503, msgspec.json.encode({"status": status, "time": now})
+
+
+def unforeseen() -> InsulaError:
+    """What a client is told of an exception that nobody foresaw: nothing of it."""
+    return InsulaError("internal error", hint="the log of the server says more")
+
+
+class AdminApp:
+    """The ASGI application of the admin port. Lives on one event loop."""
+
+    def __init__(self, parts: AdminParts) -> None:
+        self._parts = parts
+        self._built: asyncio.Task[App] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the lifespan of the server."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": "the admin port has no WebSocket"})
+
+    async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = guard.check(self._parts.token, scope["method"], scope["path"], scope["headers"])
+        if refusal is not None:
+            await _refuse(send, refusal)
+        elif scope["path"] == HEALTH and scope["method"] in ("GET", "HEAD"):
+            status, body = health_answer(self._parts)
+            await _respond(send, status, body, {"cache-control": "no-store"})
+        else:
+            await self._fastapi(scope, receive, send)
+
+    async def _fastapi(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = finished = False
+
+        async def watched(message: MutableMapping[str, Any]) -> None:
+            nonlocal started, finished
+            started = True
+            finished = message["type"] == "http.response.body" and not message.get("more_body", False)
+            await send(message)
+
+        try:
+            app = await self._app()
+            await app(scope, receive, watched)
+        except Exception:
+            log.exception("%s %s failed", scope["method"], scope["path"])
+            if started and not finished:
+                raise
+            if not started:
+                await _refuse(send, unforeseen())
+
+    async def _app(self) -> App:
+        if self._built is None:
+            self._built = asyncio.create_task(asyncio.to_thread(_build, self._parts), name="build admin API")
+        try:
+            return await asyncio.shield(self._built)
+        except Exception:
+            self._built = None
+            raise
+
+
+def _build(parts: AdminParts) -> App:
+    from insula.api.admin import build
+
+    return build(parts)
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+async def _refuse(send: Send, error: InsulaError) -> None:
+    await _respond(send, error.http_status, error_body(error), error_headers(error))
+
+
+async def _respond(send: Send, status: int, body: bytes, headers: dict[str, str]) -> None:
+    pairs = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    pairs += [(name.encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": pairs})
+    await send({"type": "http.response.body", "body": body})

@@ -11,14 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
-from insula.errors import InsulaError
+from insula.calls import Principal
+from insula.errors import CallerError, Code, InsulaError
 from insula.plans import Policy
 
 
 class Head:
     """The head of one request. Header names are lower case; pairs stay in order, and a name may come twice."""
 
-    __slots__ = ("headers", "http_version", "method", "path", "peer", "query", "received", "request_id", "scheme")
+    __slots__ = (
+        "headers",
+        "http_version",
+        "method",
+        "path",
+        "peer",
+        "principal",
+        "query",
+        "received",
+        "request_id",
+        "scheme",
+    )
 
     def __init__(
         self,
@@ -42,6 +54,7 @@ class Head:
         self.http_version = http_version
         self.request_id = request_id
         self.received = received  # seconds of time.monotonic()
+        self.principal: Principal | None = None  # who calls, once a check has proved it
 
     def get(self, name: bytes) -> bytes | None:
         """The first header of this (lower-case) name."""
@@ -49,6 +62,19 @@ class Head:
             if key == name:
                 return value
         return None
+
+
+class HttpError(CallerError):
+    """A refusal that HTTP itself defines (404, 405, 415), whatever protocol the route speaks: every protocol answers it
+    with this status. `headers` are what the status asks for (Allow, Accept-Post)."""
+
+    default_code = Code.UNIMPLEMENTED
+
+    def __init__(
+        self, message: str, status: int, *, headers: tuple[tuple[bytes, bytes], ...] = (), hint: str = ""
+    ) -> None:
+        super().__init__(message, status=status, hint=hint or None)
+        self.headers = headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +106,9 @@ class Handler(Protocol):
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where a path leads: `methods` for Allow and 405, `policy` for the identity check, `max_body` in bytes after
-    inflation, `inflate` whether the edge inflates content-encoding before the handler sees the body. `label` names the
-    route in metrics; it is bounded in number (a method's path, never the path a client wrote)."""
+    inflation, `inflate` whether the edge inflates content-encoding before the handler sees the body, `timeout` in seconds
+    how long an answer may take once the body is there. `label` names the route in metrics and in the log; it is bounded
+    in number (a method's path, never the path a client wrote)."""
 
     handler: Handler
     label: str
@@ -89,6 +116,7 @@ class Route:
     policy: Policy = field(default_factory=Policy)
     max_body: int = 0
     inflate: bool = True
+    timeout: float = 60.0
 
 
 #: An admission rule: a plain synchronous function that answers a refusal or nothing.

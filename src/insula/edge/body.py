@@ -1,0 +1,70 @@
+"""The body of a request: read within a bound, then inflated within the same bound.
+
+Nothing here is called for a request that was refused. A length that is too large is refused before a byte is read; a body
+without a length as soon as it is too large. What inflates to little does so at once; more is done in a thread, so that no
+body holds the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from insula.edge.compression import inflate
+from insula.edge.exchange import Head
+from insula.errors import LimitError
+
+#: Bytes that are inflated on the loop, in and out.
+INLINE = 131_072
+
+
+class ClientGoneError(Exception):
+    """The client left before its request was whole, or before it was answered."""
+
+
+def _too_large(limit: int) -> LimitError:
+    if not limit:
+        return LimitError("a request to this path has no body", status=413)
+    return LimitError(f"the body is larger than {limit} bytes", status=413)
+
+
+def check_length(head: Head, limit: int) -> LimitError | None:
+    """The refusal of a body that says by its length that it is too large."""
+    length = head.get(b"content-length")
+    # the parser has seen to it that a length is digits that fit 64 bits
+    return _too_large(limit) if length is not None and int(length) > limit else None
+
+
+async def read_body(receive: Any, limit: int) -> bytes:
+    """The whole body as it came. LimitError (413) beyond `limit`, ClientGoneError where the rest does not come."""
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGoneError
+    body: bytes = message.get("body", b"")
+    if len(body) > limit:
+        raise _too_large(limit)
+    if not message.get("more_body", False):
+        return body
+    whole = bytearray(body)
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        whole += message.get("body", b"")
+        if len(whole) > limit:
+            raise _too_large(limit)
+        if not message.get("more_body", False):
+            return bytes(whole)
+
+
+async def inflate_body(codings: list[bytes], body: bytes, limit: int) -> bytes:
+    """The body without its codings, at most `limit` bytes."""
+    if not body:
+        return body
+    if len(body) <= INLINE:
+        try:
+            return inflate(codings, body, min(limit, INLINE))
+        except LimitError:
+            if limit <= INLINE:
+                raise
+    return await asyncio.to_thread(inflate, codings, body, limit)

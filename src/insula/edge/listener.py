@@ -1,0 +1,477 @@
+"""One HTTP/1.1 connection: uvicorn's protocol, and around it everything that a port open to strangers needs.
+
+The policy
+- A client has a bounded time for each thing that it begins: its first byte, a head, a body, taking its answer. One timer
+  bounds what is read. A body has more time the more of it came, and none runs while the server itself has paused reading.
+- A head is bounded in bytes, fields and target; the fields of a chunked body's trailer are counted and dropped, so that
+  nothing joins the head after it was checked. Chunks may not be mostly framing.
+- What is not a request gets one whole answer, after the answers to the requests before it, and the connection ends. An
+  upgrade that nobody serves is refused in the same way: its body could be taken for a request.
+- Nothing is read as a request after the last one: a connection that is to close is deaf, and bytes are thrown away.
+- A request that is answered before its body came may send a little more; then the connection ends. The last answer of a
+  connection is followed by a half close and a short wait, since a reset would take the answer from the client's hands.
+- Requests sent ahead are parsed a slice at a time, and no further while one waits: a client cannot make work faster than
+  it is done. They are answered in order.
+- Over the limit of connections a client gets a whole 503; too many of those at once are cut off.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Callable
+from typing import Any
+
+import httptools
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from insula.edge.last_words import HTTP_1_1_REQUIRED, Last
+from insula.edge.limits import Limits
+
+#: Bytes that are parsed before the connection looks whether an answer is due first.
+SLICE = 8192
+#: Bytes of a body that may still come after its request was answered.
+SPARE = 262_144
+#: Bytes of framing that a body may have, over sixteen for each byte of it.
+FRAMING = 65_536
+#: Connections over the limit that may be taking their 503 at once.
+TURNED_AWAY = 64
+
+
+class Reading(enum.Enum):
+    """What the bytes that come next are. HEAD -> BODY -> HEAD …; DEAF from either, and for ever."""
+
+    HEAD = enum.auto()
+    BODY = enum.auto()
+    DEAF = enum.auto()
+
+
+class ListenerConfig(uvicorn.Config):
+    """What the connections of one listener share: its limits, how many were turned away, whom to tell what was dropped
+    and when the last connection is gone."""
+
+    def __init__(
+        self,
+        app: Any,
+        limits: Limits,
+        dropped: Callable[[str], None],
+        emptied: Callable[[], None],
+        ssl_context_factory: Any = None,
+    ) -> None:
+        super().__init__(
+            app,
+            http=HttpConnection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            ssl_context_factory=ssl_context_factory,
+        )
+        self.limits = limits
+        self.dropped = dropped
+        self.emptied = emptied
+        self.turned_away = 0
+        self.stopping = False
+
+
+class HttpConnection(HttpToolsProtocol):
+    """The protocol of one connection; uvicorn makes it with the ListenerConfig of its listener."""
+
+    def __init__(
+        self,
+        config: ListenerConfig,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.limits = config.limits
+        self.listener = config
+        self.timeout_keep_alive = config.limits.keep_alive_timeout  # type: ignore[assignment]
+        self._reading = Reading.HEAD
+        self._running: RequestResponseCycle | None = None
+        self._held = b""  # came while a request waits for the one before it
+        self._farewell = b""  # the last answer, due when those before it have been given
+        self._fault: Last | None = None  # what a parser callback found wrong
+        self._turned_away = False
+        self._ignored_upgrade = False
+        # what has come of the present message
+        self._stages = 0  # counts heads and bodies, so that a timer knows which one it was set for
+        self._began = False
+        self._heard = False  # the parser made something of the bytes just fed
+        self._head_bytes = self._silent = self._body_bytes = self._raw_body = self._spare = 0
+        # timers
+        self._awaited = 0
+        self._since = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._reaper: asyncio.TimerHandle | None = None
+        self._writer: asyncio.TimerHandle | None = None
+        self._unsent = 0
+
+    # the connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        listener = self.listener
+        if len(self.connections) - listener.turned_away <= self.limits.max_connections:
+            self._awaited = -1
+            self._timer = self.loop.call_later(self.limits.first_byte_timeout, self._overdue)
+            return
+        listener.turned_away += 1
+        self._turned_away = True
+        if listener.turned_away > TURNED_AWAY:
+            listener.dropped("cut_off")
+            self._reading = Reading.DEAF
+            transport.abort()
+        else:
+            self._fail(Last.FULL)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._timer, self._reaper, self._writer):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._reaper = self._writer = None
+        self._unset_keepalive_if_required()
+        self._reading = Reading.DEAF
+        self._held = self._farewell = b""
+        if self._turned_away:
+            self.listener.turned_away -= 1
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
+        self.pipeline.clear()
+        super().connection_lost(exc)
+        if not self.connections:
+            self.listener.emptied()
+
+    def shutdown(self) -> None:
+        """The listener stops: ends the connection now, or after the requests that it has begun."""
+        self._held = b""
+        if not self._busy():
+            self._shut()
+            return
+        self.cycle.keep_alive = False
+        if self._reading is Reading.HEAD:
+            self._reading = Reading.DEAF
+            self._watch()
+
+    def abort(self) -> None:
+        """Ends the connection at once, whatever is under way."""
+        self.transport.abort()
+
+    def _busy(self) -> bool:
+        """Whether a request is being answered, or is still coming."""
+        running = self._running
+        return bool(self.pipeline) or (
+            running is not None and not running.response_complete and not running.disconnected
+        )
+
+    # bytes in
+
+    def data_received(self, data: bytes) -> None:
+        if self._reading is Reading.DEAF:
+            return
+        if self._held:
+            self._held += data
+            self.flow.pause_reading()
+            return
+        self._feed(data)
+
+    def _feed(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        if len(data) <= SLICE and not self.pipeline:
+            self._parse(data)
+        else:
+            for start in range(0, len(data), SLICE):
+                if self._reading is Reading.DEAF:
+                    break
+                if self.pipeline:
+                    self._held = data[start:]
+                    self.flow.pause_reading()
+                    break
+                self._parse(data[start : start + SLICE])
+        self._watch()
+
+    def _parse(self, data: bytes) -> None:
+        self._heard = False
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            if self._ignored_upgrade:
+                self._reading = (
+                    Reading.DEAF
+                )  # answered as the HTTP/1.1 request that it also is; then the connection ends
+            elif self._should_upgrade():
+                self.handle_websocket_upgrade()
+            else:
+                self._fail(Last.UPGRADE)
+            return
+        except httptools.HttpParserError:
+            self._fail(self._fault or Last.MALFORMED)
+            return
+        if self._reading is Reading.BODY:
+            self._raw_body += len(data)
+            if self._raw_body > FRAMING + 16 * self._body_bytes:
+                self._fail(Last.MALFORMED)
+        elif self._reading is Reading.HEAD and not self._heard:
+            self._silent += len(data)
+            if self._head_bytes + self._silent > self.limits.max_head:
+                self._fail(Last.HEAD_TOO_LARGE)
+
+    # the parser's callbacks
+
+    def _reject(self, last: Last) -> None:
+        """Stops the parser from within one of its callbacks."""
+        self._fault = last
+        raise ValueError(last.message)
+
+    def on_message_begin(self) -> None:
+        self._heard = self._began = True
+        self._head_bytes = self._silent = self._body_bytes = self._raw_body = 0
+        self._stages += 1
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._heard = True
+        self._head_bytes += len(url)
+        super().on_url(url)
+        if len(self.url) > self.limits.max_target:
+            self._reject(Last.TARGET_TOO_LONG)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._heard = True
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self.limits.max_head:
+            self._reject(Last.HEAD_TOO_LARGE)
+        if self._reading is not Reading.HEAD:
+            return  # a field of the trailer
+        super().on_header(name, value)
+        if len(self.headers) > self.limits.max_fields:
+            self._reject(Last.HEAD_TOO_LARGE)
+
+    def on_headers_complete(self) -> None:
+        self._heard = True
+        if self._reading is not Reading.HEAD:
+            return
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._reject(Last.VERSION)
+        hosts = 0
+        coding = upgrade = None
+        has_body = False
+        for name, value in self.headers:
+            if name == b"host":
+                hosts += 1
+            elif name == b"transfer-encoding":
+                coding = value
+            elif name == b"upgrade":
+                upgrade = value
+            elif name == b"content-length":
+                has_body = value != b"0"
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            self._reject(Last.HOST)
+        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+            self._reject(Last.TRANSFER_CODING)
+        if self.parser.should_upgrade() and not self._should_upgrade():
+            # an HTTP/2 offer beside an ordinary request may be passed over, anything else may not
+            if upgrade is None or upgrade.lower() != b"h2c" or has_body or coding is not None:
+                self._reject(Last.UPGRADE)
+            self._ignored_upgrade = True
+        self._reading = Reading.BODY
+        self._began = False
+        self._stages += 1
+        super().on_headers_complete()
+        if self._ignored_upgrade or self.listener.stopping:
+            self.cycle.keep_alive = False
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_body(self, body: bytes) -> None:
+        self._heard = True
+        if self._reading is not Reading.BODY:
+            return
+        self._body_bytes += len(body)
+        if self.cycle.response_complete:
+            self._spare -= len(body)
+            if self._spare < 0:
+                self._linger()
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._heard = True
+        if self._reading is not Reading.BODY:
+            return
+        self._reading = Reading.HEAD
+        self._stages += 1
+        self._silent = 0
+        super().on_message_complete()
+        if self.cycle.response_complete:
+            self._rearm_keep_alive()
+        elif not self.cycle.keep_alive:
+            self._reading = Reading.DEAF
+
+    # answers out
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._reap(self.limits.write_timeout)
+        elif self._reading is Reading.BODY and self.cycle.response_complete:
+            self._unset_keepalive_if_required()
+            if self.expect_100_continue:
+                self._linger()  # whether the body still comes is not to be known
+            else:
+                self._spare = SPARE
+                self._stop_timer()
+                self._timer = self.loop.call_later(self.limits.linger, self._overdue)
+        elif self._farewell and not self._busy():
+            self._say(self._farewell)
+        elif self._held and not self.pipeline:
+            data, self._held = self._held, b""
+            self._feed(data)
+
+    def _rearm_keep_alive(self) -> None:
+        """The body of a request that was answered early has come whole: the connection is idle from now on."""
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._shut()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unsent = self.transport.get_write_buffer_size()
+        self._writer = self.loop.call_later(self.limits.write_timeout, self._unread)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._writer is not None:
+            self._writer.cancel()
+            self._writer = None
+
+    def _unread(self) -> None:
+        """The client has had its time to take what is written: more where it took enough, the end where it did not."""
+        unsent = self.transport.get_write_buffer_size()
+        if self._unsent - unsent >= self.limits.min_rate * self.limits.write_timeout:
+            self._unsent = unsent
+            self._writer = self.loop.call_later(self.limits.write_timeout, self._unread)
+        else:
+            self.listener.dropped("slow_reader")
+            self.transport.abort()
+
+    # time
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _watch(self) -> None:
+        """Sets the timer for the head or body that is on its way, once, or stops it where none is."""
+        if self._reading is Reading.BODY:
+            seconds = self.limits.body_timeout
+        elif self._reading is Reading.HEAD and (self._began or self._silent):
+            seconds = self.limits.head_timeout
+        else:
+            seconds = 0.0
+        awaited = self._stages if seconds else 0
+        if awaited != self._awaited:
+            self._awaited = awaited
+            self._stop_timer()
+            if seconds:
+                self._since = self.loop.time()
+                self._timer = self.loop.call_later(seconds, self._overdue)
+
+    def _overdue(self) -> None:
+        self._timer = None
+        if self._reading is Reading.HEAD:
+            if self._busy():
+                self._timer = self.loop.call_later(self.limits.head_timeout, self._overdue)
+            elif self._awaited < 0:
+                self.listener.dropped("silent")
+                self._shut()
+            else:
+                self._fail(Last.HEAD_TIMEOUT)
+        elif self._reading is Reading.BODY:
+            if self.cycle.response_complete:
+                self._linger()
+                return
+            now = self.loop.time()
+            if self.flow.read_paused:
+                self._since = now
+            left = self._since + self.limits.body_timeout + self._body_bytes / self.limits.min_rate - now
+            if left > 0:
+                self._timer = self.loop.call_later(left, self._overdue)
+            else:
+                self._fail(Last.BODY_TIMEOUT)
+
+    # the end
+
+    def _fail(self, last: Last) -> None:
+        """Ends the connection with `last`, once the requests before this one have been answered."""
+        self.listener.dropped(last.reason)
+        in_body = self._reading is Reading.BODY
+        self._reading = Reading.DEAF
+        self._held = b""
+        self._watch()
+        words = last.encode(self.server_state.default_headers)
+        if last is Last.MALFORMED and self.parser.get_method() == b"PRI":
+            words = HTTP_1_1_REQUIRED
+        if in_body:
+            cycle = self.cycle
+            if self.pipeline and self.pipeline[0][0] is cycle:
+                self.pipeline.popleft()
+            else:
+                answered = cycle.response_started
+                if not cycle.response_complete:
+                    cycle.disconnected = True
+                    cycle.message_event.set()
+                if answered:
+                    self._linger()
+                    return
+        if self._busy():
+            self._farewell = words
+        else:
+            self._say(words)
+
+    def _say(self, words: bytes) -> None:
+        self._farewell = b""
+        if not self.transport.is_closing():
+            self.transport.write(words)
+            self._linger()
+
+    def _linger(self) -> None:
+        """Ends our half of the connection and gives the client a moment to take what was said."""
+        self._reading = Reading.DEAF
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._reap(self.limits.linger)
+        else:
+            self._shut()
+
+    def _shut(self) -> None:
+        """Closes once all that is written has been taken, or when the client has had its time for that."""
+        self._reading = Reading.DEAF
+        self._stop_timer()
+        self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
+            self.transport.close()
+        self._reap(self.limits.write_timeout)
+
+    def _reap(self, seconds: float) -> None:
+        if self._reaper is None:
+            self._reaper = self.loop.call_later(seconds, self.transport.abort)

@@ -1,0 +1,128 @@
+"""What the edge counts, and the page that tells it.
+
+Counting is adding to plain numbers on the event loop. The exposition reads them in a thread, where it may take its time,
+and prometheus-client is loaded when the first page is asked for. One exposition runs at a time; whoever asks meanwhile
+gets the same one. A route has its numbers from its first request until it leaves the table, so what is idle costs
+nothing and what is undeployed is not told for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
+
+#: Upper bounds of the buckets, in seconds.
+BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+#: Another room's numbers: called in a thread at each exposition, gives prometheus-client metric families.
+Source: TypeAlias = Callable[[], Iterable[Any]]
+
+
+class RouteStats:
+    """The numbers of one route."""
+
+    __slots__ = ("buckets", "bytes_in", "bytes_out", "seconds", "statuses")
+
+    def __init__(self) -> None:
+        self.statuses: dict[int, int] = {}
+        self.buckets = [0] * (len(BOUNDS) + 1)
+        self.seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+
+    def record(self, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """Counts one request: its status, how long its answer took, the bytes of both bodies on the wire."""
+        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.seconds += seconds
+        self.bytes_in += bytes_in
+        self.bytes_out += bytes_out
+
+
+class Metrics:
+    """The numbers of one server's edge. `connections` tells how many are open now."""
+
+    def __init__(self, connections: Callable[[], int] | None = None) -> None:
+        self.routes: dict[str, RouteStats] = {}
+        self.in_flight = 0
+        self.drops: Counter[str] = Counter()
+        self.connections = connections
+        self._sources: list[Source] = [self._families]
+        self._registry: Any = None
+        self._running: asyncio.Future[bytes] | None = None
+
+    def route(self, label: str) -> RouteStats:
+        """The numbers of this route, made at its first request."""
+        stats = self.routes.get(label)
+        if stats is None:
+            stats = self.routes[label] = RouteStats()
+        return stats
+
+    def dropped(self, reason: str) -> None:
+        """Counts a connection that ended without the application's answer."""
+        self.drops[reason] += 1
+
+    def keep(self, labels: set[str]) -> None:
+        """Forgets every route that is not one of these."""
+        for label in self.routes.keys() - labels:
+            del self.routes[label]
+
+    def add(self, source: Source) -> None:
+        """Tells another room's numbers on the same page."""
+        self._sources.append(source)
+
+    def exposition(self) -> asyncio.Future[bytes]:
+        """The page in the Prometheus text format, made in a thread."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.get_running_loop().run_in_executor(None, self._expose)
+        return asyncio.shield(self._running)
+
+    def _expose(self) -> bytes:
+        from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+
+        if self._registry is None:
+            self._registry = CollectorRegistry()
+            ProcessCollector(registry=self._registry)
+            self._registry.register(self)
+        page: bytes = generate_latest(self._registry)
+        return page
+
+    def describe(self) -> Iterable[Any]:
+        """Nothing is known before it is collected; prometheus-client asks for this at registration."""
+        return ()
+
+    def collect(self) -> Iterable[Any]:
+        """Every family of every source; prometheus-client calls it at each exposition."""
+        for source in self._sources:
+            yield from source()
+
+    def _families(self) -> Iterable[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        requests = CounterMetricFamily("insula_http_requests", "Requests answered.", labels=("route", "code"))
+        seconds = HistogramMetricFamily("insula_http_request_seconds", "Time to the answer.", labels=("route",))
+        received = CounterMetricFamily("insula_http_request_bytes", "Bytes of bodies received.", labels=("route",))
+        sent = CounterMetricFamily("insula_http_response_bytes", "Bytes of bodies sent.", labels=("route",))
+        for label, stats in list(self.routes.items()):
+            for status, count in list(stats.statuses.items()):
+                requests.add_metric((label, str(status)), count)
+            total = 0
+            buckets = []
+            for bound, count in zip((*map(str, BOUNDS), "+Inf"), stats.buckets, strict=True):
+                total += count
+                buckets.append((bound, total))
+            seconds.add_metric((label,), buckets, stats.seconds)
+            received.add_metric((label,), stats.bytes_in)
+            sent.add_metric((label,), stats.bytes_out)
+        dropped = CounterMetricFamily(
+            "insula_connections_dropped", "Connections ended without the application's answer.", labels=("reason",)
+        )
+        for reason, count in list(self.drops.items()):
+            dropped.add_metric((reason,), count)
+        yield from (requests, seconds, received, sent, dropped)
+        yield GaugeMetricFamily("insula_http_requests_in_flight", "Requests under way.", self.in_flight)
+        if self.connections is not None:
+            yield GaugeMetricFamily("insula_connections", "Connections that are open.", self.connections())

@@ -1,0 +1,146 @@
+"""A listener: one bound socket, one application, in the loop that is already running.
+
+The socket is bound before anything else is started, so that a port in use is one plain line and not a failed start.
+Several listeners share one loop and none touches a signal: whoever runs the server decides when they stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+
+from insula.edge.limits import Limits
+from insula.edge.listener import HttpConnection, ListenerConfig
+from insula.errors import ConfigurationError
+
+_log = logging.getLogger("insula.edge")
+
+BACKLOG = 2048
+#: Seconds that cancelled requests have to give their last answer.
+LAST_ANSWERS = 1.0
+
+
+def bind(host: str, port: int, option: str = "--port") -> socket.socket:
+    """A listening TCP socket. ConfigurationError, in one line, names the port and the `option` that changes it.
+
+    `port` 0 takes a free one. `::` takes IPv4 as well. May look a name up, so it is called before the loop runs.
+    """
+    hint = f"choose another with {option}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError, OverflowError):
+        raise ConfigurationError(f"{host!r} port {port} is not an address to listen on", hint=hint) from None
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except (OSError, OverflowError) as error:
+        sock.close()
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.EADDRINUSE:
+            raise ConfigurationError(f"port {port} on {host} is in use", hint=f"stop what uses it, or {hint}") from None
+        if number == errno.EACCES:
+            raise ConfigurationError(f"port {port} on {host} is not open to this user", hint=hint) from None
+        if number == errno.EADDRNOTAVAIL:
+            raise ConfigurationError(f"this machine has no address {host} for port {port}", hint=hint) from None
+        raise ConfigurationError(f"port {port} on {host} cannot be listened on", hint=hint) from None
+    sock.setblocking(False)
+    return sock
+
+
+class Listener:
+    """Serves an ASGI application on a socket of `bind`. `dropped` is told, by reason, of each connection that ends
+    without the application's answer."""
+
+    def __init__(
+        self,
+        app: Any,
+        sock: socket.socket,
+        limits: Limits | None = None,
+        *,
+        dropped: Callable[[str], None] | None = None,
+        ssl_context_factory: Any = None,
+    ) -> None:
+        self._sock = sock
+        self._empty = asyncio.Event()
+        self._config = ListenerConfig(
+            app, limits or Limits(), dropped or (lambda reason: None), self._empty.set, ssl_context_factory
+        )
+        self._server = uvicorn.Server(self._config)
+        self._ticker: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.host, self.port = sock.getsockname()[:2]
+
+    @property
+    def url(self) -> str:
+        """Where a client on this machine finds it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(self.host)  # noqa: S104 - compared, not bound
+        host = host or (f"[{self.host}]" if ":" in self.host else self.host)
+        return f"{'https' if self._config.ssl_context_factory else 'http'}://{host}:{self.port}"
+
+    @property
+    def connections(self) -> int:
+        """Connections that are open now."""
+        return len(self._server.server_state.connections)
+
+    async def start(self) -> None:
+        """Returns once connections are accepted."""
+        self._config.load()
+        server = self._server
+        server.lifespan = self._config.lifespan_class(self._config)
+        await server.on_tick(0)  # the date header exists before the first answer
+        await server.startup(sockets=[self._sock])
+        self._ticker = asyncio.create_task(server.main_loop(), name=f"listener {self.port}")
+
+    async def stop(self, grace: float) -> None:
+        """Accepts no more, ends idle connections, gives requests under way `grace` seconds, then ends those as well.
+
+        The application sees a cancellation where the grace is over, and may still give a whole answer. A second call
+        with a shorter grace hurries the first one."""
+        if self._ticker is None:
+            self._sock.close()
+            return
+        server = self._server
+        state = server.server_state
+        if not self._stopped:
+            self._stopped = self._config.stopping = True
+            for accepting in server.servers:
+                accepting.close()
+            self._sock.close()
+        await asyncio.sleep(0)  # what the loop has accepted already becomes a connection
+        self._empty.clear()
+        for connection in list(state.connections):
+            connection.shutdown()
+        if not await self._emptied(grace):
+            _log.warning("%d requests on port %d were cut off by the stop", len(state.tasks), self.port)
+            for task in list(state.tasks):
+                task.cancel("the server stops")
+            if not await self._emptied(LAST_ANSWERS):
+                for connection in list(state.connections):
+                    if isinstance(connection, HttpConnection):
+                        connection.abort()
+                await self._emptied(LAST_ANSWERS)
+        if state.tasks:
+            await asyncio.wait(state.tasks, timeout=LAST_ANSWERS)
+        self._ticker.cancel()
+        await asyncio.wait([self._ticker])
+
+    async def _emptied(self, seconds: float) -> bool:
+        """Waits until no connection is left; False where some are when the time is over."""
+        if not self._server.server_state.connections:
+            return True
+        try:
+            await asyncio.wait_for(self._empty.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True

@@ -9,13 +9,18 @@ from typing import Any
 
 import msgspec
 
+from insula.calls import ServiceId
 from insula.schema.model import Schema
 
 MB = 1 << 20
 
 
 class ServiceLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`limits` of okra.json, each with its bounds; what a package does not say is the default here."""
+    """`limits` of okra.json; what a package does not say is the default here, what it may say is in `LIMIT_BOUNDS`.
+
+    `memory_mb` of one instance, `timeout_ms` of one call, `output_mb` of one answer; `mailbox` calls may wait;
+    `singleton` means one instance and never two, whatever `max_instances` says.
+    """
 
     memory_mb: int = 64
     timeout_ms: int = 5000
@@ -24,6 +29,17 @@ class ServiceLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mailbox: int = 256
     singleton: bool = False
     output_mb: int = 4
+
+
+#: The least and the most that each number of `limits` may be. `min_instances` also stays within `max_instances`.
+LIMIT_BOUNDS: Mapping[str, tuple[int, int]] = {
+    "memory_mb": (1, 4096),
+    "timeout_ms": (1, 3_600_000),
+    "max_instances": (1, 1024),
+    "min_instances": (0, 1024),
+    "mailbox": (1, 65_536),
+    "output_mb": (1, 256),
+}
 
 
 class PackageConfig(msgspec.Struct, frozen=True):
@@ -44,10 +60,11 @@ class PackageConfig(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One package of the depot. `digest` is the sha256 (hex) of the `.okra.pkg`; `wasm` is a file, its digest beside it.
+    """One package that has been read. `digest` is the sha256 (hex) of the `.okra.pkg`; `wasm` is a file, its digest
+    beside it.
 
     `descriptor` is the FileDescriptorSet made from the schema, which is what the server speaks by; `migrations` are the
-    package's SQL files in name order.
+    names of the SQL files in `folder/migrations`, in the order in which they are run (by name).
     """
 
     digest: str
@@ -58,3 +75,8 @@ class Package:
     wasm_digest: str
     descriptor: bytes
     migrations: tuple[str, ...] = ()
+
+    @property
+    def service_id(self) -> ServiceId:
+        """`{namespace}.{ServiceName}.{version}`, from the schema."""
+        return ServiceId(self.schema.namespace, self.schema.service.name, self.schema.version)

@@ -19,13 +19,14 @@ class Scope:
     """What one call of a guest sees of the host. One a call, used by the thread that runs the guest and, between its
     host calls, by the event loop: never by both at once."""
 
-    __slots__ = ("call", "headers", "iterators", "service", "trailers")
+    __slots__ = ("call", "headers", "host_calls", "iterators", "service", "trailers")
 
     def __init__(self, service: ServiceId, call: Call) -> None:
         self.service = service
         self.call = call
         self.headers: list[tuple[str, str]] = []
         self.trailers: list[tuple[str, str]] = []
+        self.host_calls = 0
         self.iterators: dict[str, Any] | None = None
 
 
@@ -50,6 +51,6 @@ class Capability(Protocol):
 
     name: str
 
-    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, service: ServiceId, options: Mapping[str, Any], /) -> Mapping[str, Operation]:
         """The operations for one service generation, by method name. `options` is what the package asked of this
         capability and was granted (`{"keys": ["REGION"]}`). PackageError for an unknown key or a wrong type."""

@@ -1,0 +1,156 @@
+"""Between the guest's two imports and the capabilities: `run_host_api` and `next`.
+
+One broker a service generation. A request is `{"api", "method", "parameters", "metadata"}`; the broker finds the
+operation, hands it the JSON text of the parameters, and wraps the JSON text of what it answers. An operation that answers
+at once is answered at once, on the thread that runs the guest; only one that has to wait costs an awaitable.
+
+What the guest is told
+- API_NOT_FOUND: this server has no such API. POLICY_DENIED: it has, but this service was not granted it.
+- METHOD_NOT_FOUND, INVALID_PARAMETERS: the request names no method, or is not such an object.
+- LIMIT_EXCEEDED: more than `MAX_HOST_CALLS` in one call of the guest, or a request above `MAX_MESSAGE` bytes.
+- RESPONSE_TOO_LARGE: the answer is above `MAX_MESSAGE`.
+- INTERNAL_ERROR: the operation failed in a way that is nobody's business but the operator's; the log has it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from insula.calls import ServiceId
+from insula.errors import InsulaError
+from insula.host.contract import HostError, Operation, Scope
+from insula.host.failures import host_error
+from insula.host.iterators import next_chunk
+
+log = logging.getLogger("insula.host")
+
+MAX_MESSAGE = 10 << 20
+MAX_HOST_CALLS = 10_000
+
+
+class _Request(msgspec.Struct, gc=False):
+    api: str
+    method: str
+    parameters: msgspec.Raw = msgspec.Raw(b"{}")
+    metadata: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+class _Next(msgspec.Struct, rename="camel", gc=False):
+    iterator_id: str
+
+
+_requests = msgspec.json.Decoder(_Request)
+_nexts = msgspec.json.Decoder(_Next)
+_failures = msgspec.json.Encoder()
+
+
+class Broker:
+    """`operations` is what this service was granted: api -> method -> operation. `known` are all APIs of the server."""
+
+    def __init__(
+        self, service: ServiceId, operations: Mapping[str, Mapping[str, Operation]], known: frozenset[str]
+    ) -> None:
+        self._service = service
+        self._operations = operations
+        self._known = known
+
+    def functions(self) -> dict[str, Callable[[Any, bytes], bytes | Awaitable[bytes]]]:
+        """The host functions by the names under which a guest imports them."""
+        return {"run_host_api": self.run_host_api, "next": self.next}
+
+    def run_host_api(self, scope: Scope, request: bytes) -> bytes | Awaitable[bytes]:
+        """Answers one request of a guest."""
+        label = "?"
+        try:
+            self._count(scope, request)
+            try:
+                asked = _requests.decode(request)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise HostError("INVALID_PARAMETERS", f"the request is not a host API request: {error}") from None
+            label = f"{asked.api}.{asked.method}"
+            operation = self._find(asked.api, asked.method)
+            answer = operation(scope, _object(asked.parameters))
+        except Exception as error:
+            return self._failed(label, error)
+        if isinstance(answer, bytes):
+            return self._success(label, answer)
+        return self._later(label, answer)
+
+    def next(self, scope: Scope, request: bytes) -> bytes | Awaitable[bytes]:
+        """Gives the next chunk of an iterator of this call."""
+        try:
+            self._count(scope, request)
+            try:
+                asked = _nexts.decode(request)
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                raise HostError("INVALID_PARAMETERS", f"the request is not an iterator request: {error}") from None
+        except HostError as error:
+            return self._failed("next", error)
+        return self._next_later(scope, asked.iterator_id)
+
+    def _count(self, scope: Scope, request: bytes) -> None:
+        scope.host_calls += 1
+        if scope.host_calls > MAX_HOST_CALLS:
+            raise HostError("LIMIT_EXCEEDED", f"one call may make {MAX_HOST_CALLS} host calls")
+        if len(request) > MAX_MESSAGE:
+            raise HostError("LIMIT_EXCEEDED", f"the request is larger than {MAX_MESSAGE} bytes")
+
+    def _find(self, api: str, method: str) -> Operation:
+        methods = self._operations.get(api)
+        if methods is None:
+            if api in self._known:
+                raise HostError(
+                    "POLICY_DENIED", f"{api} is not granted to this service: ask for it under host_apis in okra.json"
+                )
+            raise HostError("API_NOT_FOUND", f"this server has no API {api[:80]!r}")
+        operation = methods.get(method)
+        if operation is None:
+            raise HostError(
+                "METHOD_NOT_FOUND", f"{api} has no method {method[:80]!r}; it has {', '.join(sorted(methods))}"
+            )
+        return operation
+
+    async def _later(self, label: str, answer: Awaitable[bytes]) -> bytes:
+        try:
+            return self._success(label, await answer)
+        except Exception as error:
+            return self._failed(label, error)
+
+    async def _next_later(self, scope: Scope, iterator_id: str) -> bytes:
+        try:
+            chunk, more = await next_chunk(scope, iterator_id)
+            return self._bounded(b'{"success":true,"data":%b,"hasMore":%b}' % (chunk, b"true" if more else b"false"))
+        except Exception as error:
+            return self._failed("next", error)
+
+    def _success(self, label: str, data: bytes) -> bytes:
+        try:
+            return self._bounded(b'{"success":true,"data":%b}' % data)
+        except HostError as error:
+            return self._failed(label, error)
+
+    def _bounded(self, response: bytes) -> bytes:
+        if len(response) > MAX_MESSAGE:
+            raise HostError("RESPONSE_TOO_LARGE", f"the answer is larger than {MAX_MESSAGE} bytes")
+        return response
+
+    def _failed(self, label: str, error: Exception) -> bytes:
+        if isinstance(error, InsulaError):
+            error = host_error(error)
+        if not isinstance(error, HostError):
+            log.error("%s: %s failed", self._service, label[:160], exc_info=error)
+            error = HostError("INTERNAL_ERROR", "internal error")
+        return _failures.encode({"success": False, "error": {"code": error.code, "message": error.message}})
+
+
+def _object(parameters: msgspec.Raw) -> bytes:
+    text = bytes(parameters)
+    if text.startswith(b"{"):
+        return text
+    if text == b"null":
+        return b"{}"
+    raise HostError("INVALID_PARAMETERS", "parameters must be an object")

@@ -1,0 +1,109 @@
+"""`okra.call`: `invoke {service, method, input}` -> the method's output, from one service to another.
+
+`service` is a full id or a name without version, which is the latest. The call goes the way of any other: the callee's
+policy is asked with the identity that this call has, the input is read by the callee's codec, its mailbox and limits
+hold. What it inherits: the deadline (or the callee's own time, where that is shorter), the identity, the request id, the
+trace, and the metadata without what belongs to one hop, to the message or to the client's credentials: the callee acts
+for the same identity, and has no need of what proved it. It does not inherit the idempotency key, as it is another call.
+Headers and trailers of the callee stay here.
+
+The services that a call came through travel with it. A service that would be called again by a call of its own, and a
+call through too many, are LIMIT_EXCEEDED, refused by the callee before anything runs, so that a cycle cannot fill the
+mailboxes of those in it.
+
+The output is what a client of the method would get as JSON: of a method that returns a scalar or a list,
+`{"response": …}`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from insula.calls import Call, Headers, Reply, ServiceId
+from insula.host.contract import HostError, Operation, Scope
+from insula.host.options import no_options
+from insula.host.parameters import read
+from insula.host.services import HostServices
+from insula.plans import Plan
+
+_NOT_INHERITED = frozenset(
+    (
+        *("authorization", "cookie", "set-cookie", "x-api-key", "host", "connection", "keep-alive", "te", "trailer"),
+        *("transfer-encoding", "upgrade", "expect", "accept", "accept-encoding", "origin", "referer", "range"),
+        *("x-request-id", "traceparent", "idempotency-key", "if-match", "if-none-match", "date"),
+    )
+)
+_NOT_INHERITED_PREFIXES = ("content-", "connect-", "grpc-", "proxy-", "sec-", "access-control-", "if-")
+
+
+class _Invoke(msgspec.Struct, gc=False):
+    service: str
+    method: str
+    input: msgspec.Raw = msgspec.Raw(b"{}")
+
+
+_invokes = msgspec.json.Decoder(_Invoke)
+
+
+class CallCapability:
+    """`find` gives the plan of a method by service and method name, or fails with CallerError."""
+
+    name = "okra.call"
+
+    def __init__(self, find: Callable[[str, str], Plan], *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._find = find
+        self._monotonic = monotonic
+
+    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+        no_options(self.name, options)
+        return {"invoke": self._invoke}
+
+    def _invoke(self, scope: Scope, parameters: bytes) -> Awaitable[bytes]:
+        return self._invoked(scope, read(_invokes, parameters))
+
+    async def _invoked(self, scope: Scope, asked: _Invoke) -> bytes:
+        plan = self._find(asked.service, asked.method)
+        caller = scope.call
+        _allow(plan, caller)
+        body = bytes(asked.input)
+        if len(body) > plan.max_body:
+            raise HostError("LIMIT_EXCEEDED", f"the input is larger than the {plan.max_body} bytes that are allowed")
+        call = Call(
+            plan.service,
+            plan.method,
+            plan.json.read_input(b"{}" if body == b"null" else body),
+            min(caller.deadline, self._monotonic() + plan.timeout),
+            inherited(caller.metadata),
+            caller.principal,
+            caller.request_id,
+            caller.traceparent,
+            "",
+            (*caller.path, str(scope.service)),
+        )
+        answer = plan.submit(call)
+        reply = answer if isinstance(answer, Reply) else await answer
+        return plan.json.write_output(reply.payload)
+
+
+def inherited(metadata: Headers) -> Headers:
+    """The part of a call's metadata that goes on with the calls it makes."""
+    return tuple(
+        pair for pair in metadata if pair[0] not in _NOT_INHERITED and not pair[0].startswith(_NOT_INHERITED_PREFIXES)
+    )
+
+
+def _allow(plan: Plan, caller: Call) -> None:
+    policy, principal = plan.policy, caller.principal
+    if principal is None:
+        if policy.authenticated or policy.roles:
+            raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs an identity, and this call has none")
+    elif policy.roles and not set(policy.roles) & set(principal.roles):
+        raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs a role that the caller does not have")
+
+
+def capability(services: HostServices) -> CallCapability:
+    return CallCapability(services.find)

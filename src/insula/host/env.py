@@ -1,0 +1,65 @@
+"""`okra.env`: `get {key}` -> string or null.
+
+A guest never sees the environment of the process. It sees what the operator wrote under `[env."namespace.Name"]`, and of
+that only the keys that its package asked for (`"grants": {"okra.env": {"keys": ["REGION"]}}`). A key that was asked for
+and is not configured is null, so that a package can have optional settings; which keys those are is logged when the
+service is deployed. A key that was not asked for is POLICY_DENIED, configured or not.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from insula.calls import ServiceId
+from insula.host.contract import HostError, Operation, Scope
+from insula.host.options import string_list
+from insula.host.parameters import read
+from insula.host.services import HostServices
+
+log = logging.getLogger("insula.host")
+
+
+class _Get(msgspec.Struct, gc=False):
+    key: str
+
+
+_gets = msgspec.json.Decoder(_Get)
+
+
+class EnvCapability:
+    """`env` is what the operator configured, by the service's name without version."""
+
+    name = "okra.env"
+
+    def __init__(self, env: Mapping[str, Mapping[str, str]]) -> None:
+        self._env = env
+
+    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+        keys = string_list(self.name, options, "keys")
+        configured = self._env.get(service.unversioned, {})
+        answers = {key: msgspec.json.encode(configured.get(key)) for key in keys}
+        missing = sorted(key for key in answers if key not in configured)
+        if missing:
+            log.warning(
+                '%s asks for %s, which [env."%s"] does not set: it reads null',
+                service,
+                ", ".join(missing),
+                service.unversioned,
+            )
+
+        def get(_scope: Scope, parameters: bytes) -> bytes:
+            key = read(_gets, parameters).key
+            answer = answers.get(key)
+            if answer is None:
+                raise HostError("POLICY_DENIED", f"{key[:80]!r} is not among the keys that okra.json asks for")
+            return answer
+
+        return {"get": get}
+
+
+def capability(services: HostServices) -> EnvCapability:
+    return EnvCapability(services.env)

@@ -1,0 +1,95 @@
+"""What a package asks for against what the operator grants.
+
+A package names the host APIs that it uses (`host_apis` of okra.json) and may write options for them (`grants`). A service
+may have what `default` has, and what `allow` adds for it or for `*`; `deny` takes away again, for it or for `*`, and is
+stronger than both. `okra.context` tells a service only of its own call, so it is always granted. A package that asks for
+more is refused before anything of it is compiled, with the line that would allow it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from insula.calls import ServiceId
+from insula.errors import CallerError, Code, PackageError
+
+ALWAYS = frozenset({"okra.context"})
+
+
+class Grants:
+    """The operator's side. Keys of `allow` and `deny` are service names without version (`shop.Orders`) or `*`."""
+
+    def __init__(
+        self,
+        default: Sequence[str],
+        allow: Mapping[str, Sequence[str]] | None = None,
+        deny: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        self._default = tuple(default)
+        self._allow = allow or {}
+        self._deny = deny or {}
+
+    def allowed(self, service: ServiceId) -> frozenset[str]:
+        """The host APIs that a service may ask for."""
+        return (self._given(service) - self._denied(service)) | ALWAYS
+
+    def decide(
+        self,
+        service: ServiceId,
+        host_apis: Sequence[str],
+        options: Mapping[str, Mapping[str, Any]],
+        known: frozenset[str],
+    ) -> dict[str, Mapping[str, Any]]:
+        """api -> options, for each API that a package asked for and may have. PackageError for an API that this server
+        does not know or options for one that was not asked for; CallerError `permission_denied` for more than granted."""
+        asked = frozenset(host_apis) | ALWAYS
+        for api in sorted(asked - known):
+            raise _unknown(api, known)
+        for api in options:
+            if api not in asked:
+                raise PackageError(
+                    f"okra.json has grants for {api[:80]!r}, which is not among its host_apis",
+                    hint=f"add {api[:80]!r} to host_apis, or remove it from grants",
+                )
+        self._refuse_more(service, asked)
+        return {api: options.get(api, {}) for api in sorted(asked)}
+
+    def _given(self, service: ServiceId) -> frozenset[str]:
+        mine = self._allow.get(service.unversioned, ())
+        return frozenset((*self._default, *mine, *self._allow.get("*", ())))
+
+    def _denied(self, service: ServiceId) -> frozenset[str]:
+        return frozenset((*self._deny.get(service.unversioned, ()), *self._deny.get("*", ())))
+
+    def _refuse_more(self, service: ServiceId, asked: frozenset[str]) -> None:
+        more = sorted(asked - self.allowed(service))
+        if not more:
+            return
+        denied = [api for api in more if api in self._denied(service)]
+        if denied:
+            hint = (
+                f"[grants] deny in the server's configuration names {', '.join(denied)}; take it out there to allow it"
+            )
+        else:
+            line = sorted({*self._allow.get(service.unversioned, ()), *more})
+            hint = (
+                "to allow it, write in the server's configuration under [grants]: "
+                f"allow = {{{json.dumps(service.unversioned)} = {json.dumps(line)}}}"
+            )
+        raise CallerError(
+            f"{service} asks for {', '.join(more)}, which it is not granted",
+            code=Code.PERMISSION_DENIED,
+            reason="not_granted",
+            hint=hint,
+        )
+
+
+def _unknown(api: str, known: frozenset[str]) -> PackageError:
+    near = difflib.get_close_matches(api, known, n=1)
+    return PackageError(
+        f"okra.json asks for the host API {api[:80]!r}, which this server does not have",
+        hint=f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}",
+    )

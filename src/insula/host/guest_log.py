@@ -1,0 +1,99 @@
+"""What guests write for people to read: `okra.log` and their stdout and stderr, under one bound a service.
+
+A guest is a stranger, and a log is read in terminals: control characters are written as escapes, so that no line can
+pretend to be another one or move the reader's cursor; what is longer than `MAX_TEXT` characters is cut, and says so. A
+service may write `RATE` lines a second, `BURST` at once. What is above that is dropped and counted: the first line that
+is dropped is announced at once, and the number of those that were when the next line gets through.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from insula.calls import ServiceId
+
+RATE = 100.0
+BURST = 200.0
+MAX_TEXT = 8192
+
+_ESCAPES = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (
+        *range(0x20),
+        *range(0x7F, 0xA0),
+        *range(0x200B, 0x2010),  # zero width and direction marks
+        *range(0x2028, 0x202F),  # line and paragraph separators, direction overrides
+        *range(0x2066, 0x206A),
+        0xFEFF,
+        *range(0xD800, 0xE000),
+    )
+} | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
+
+
+def plain(text: str) -> str:
+    """The text on one line, without anything that a terminal would act on, and of bounded length."""
+    cut = len(text) - MAX_TEXT
+    if cut > 0:
+        text = text[:MAX_TEXT]
+    if not text.isprintable():
+        text = text.translate(_ESCAPES)
+    return f"{text} … ({cut} more characters)" if cut > 0 else text
+
+
+class GuestLog:
+    """The log of one service: logger `insula.guest.<service id>`. Safe from any thread. `dropped` counts for ever."""
+
+    def __init__(self, service: ServiceId, *, now: Callable[[], float] = time.monotonic) -> None:
+        self.dropped = 0
+        self._service = str(service)
+        self._logger = logging.getLogger(f"insula.guest.{service}")
+        self._now = now
+        self._lock = threading.Lock()
+        self._tokens = BURST
+        self._at = now()
+        self._unreported = 0
+
+    def write(self, level: int, text: str, extra: Mapping[str, Any] | None = None) -> None:
+        """One line, or nothing where there were too many."""
+        with self._lock:
+            now = self._now()
+            self._tokens = min(BURST, self._tokens + (now - self._at) * RATE)
+            self._at = now
+            passes = self._tokens >= 1
+            if passes:
+                self._tokens -= 1
+                missed, self._unreported = self._unreported, 0
+            else:
+                self.dropped += 1
+                self._unreported += 1
+                missed = self._unreported
+        if passes:
+            if missed:
+                self._logger.warning("%d lines of this service were dropped", missed)
+            self._logger.log(level, "%s", plain(text), extra={"service": self._service, **(extra or {})})
+        elif missed == 1:
+            self._logger.warning("this service writes more than %d lines a second; lines are dropped", int(RATE))
+
+
+class GuestLogs:
+    """The log of each service that has one: made at first use, gone with the last generation that holds it."""
+
+    def __init__(self, *, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._logs: weakref.WeakValueDictionary[ServiceId, GuestLog] = weakref.WeakValueDictionary()
+
+    def of(self, service: ServiceId) -> GuestLog:
+        """The one log of this service, shared by its capability, its output and its generations."""
+        log = self._logs.get(service)
+        if log is None:
+            log = self._logs[service] = GuestLog(service, now=self._now)
+        return log
+
+    def dropped(self) -> dict[ServiceId, int]:
+        """How many lines of each service were dropped."""
+        return {service: log.dropped for service, log in list(self._logs.items())}

@@ -1,0 +1,164 @@
+"""One deployed package at work: an immutable generation, staged beside the one that runs and closed after it.
+
+Staging does everything that can fail, in the order of what it costs: is the package granted what it asks for, are its
+schema and its directives understood, does its module compile, has it the exports of its ABI, are its imports there, does
+an instance come up. Where one step fails, what the steps before it made is freed and the error is raised; nothing outside
+has changed. A generation that was staged answers calls, and nobody can find it until the registry has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from insula.abi.contract import Abi
+from insula.calls import ServiceId
+from insula.errors import DeadlineError, GuestError, PackageError
+from insula.host.broker import Broker
+from insula.host.catalogue import Catalogue
+from insula.host.grants import Grants
+from insula.host.guest_log import GuestLogs
+from insula.host.output import line_writer
+from insula.packages.package import MB, Package
+from insula.plans import BinaryCodec, Plan
+from insula.schema.json_codec import compile_json
+from insula.schema.model import Method
+from insula.schema.policy import is_read_only, is_stream, policy_of
+from insula.services.clock import Clock, LoopClock
+from insula.services.service import Service, ServiceOptions
+from insula.wasm.contract import Engine, Limits, WasiOptions
+
+log = logging.getLogger("insula.services")
+
+#: Seconds that the instances of a stopped service have to come back.
+CLOSE_TIMEOUT = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What generations are made with. `binary` gives the protobuf codec of a method at its first use; `max_body` in
+    bytes, `idle_after` in seconds, `max_depth` in services that a call may come through."""
+
+    engine: Engine
+    abi: Abi
+    catalogue: Catalogue
+    grants: Grants
+    logs: GuestLogs
+    binary: Callable[[Package, Method], BinaryCodec]
+    max_body: int = 4 * MB
+    idle_after: float = 60.0
+    max_depth: int = 8
+    clock: Clock = field(default_factory=LoopClock)
+
+
+class Generation:
+    """A package, the service that runs it, and the plans of its methods. Whoever has it closes it."""
+
+    def __init__(
+        self, package: Package, service: Service, plans: tuple[Plan, ...], resources: AsyncExitStack | None = None
+    ) -> None:
+        self.id: ServiceId = service.id
+        self.package = package
+        self.service = service
+        self.plans = plans
+        self.by_method = {plan.method: plan for plan in plans}
+        self._resources = resources or AsyncExitStack()
+
+    async def close(self) -> None:
+        """Stops the service and frees module and instances. Idempotent; `service.drain` first where calls matter."""
+        self.service.stop()
+        await self._resources.aclose()
+
+
+async def stage(
+    package: Package, workshop: Workshop, *, step: Callable[[str], None] = lambda _name: None
+) -> Generation:
+    """A ready generation of a package. `step` is told when one of `checked`, `compiled`, `ready` is done.
+
+    Errors: CallerError `permission_denied` where the package asks for more than it is granted, PackageError for what is
+    wrong with the package, LimitError where there is no room for it.
+    """
+    config, service_id = package.config, package.service_id
+    granted = workshop.grants.decide(service_id, config.host_apis, config.grants, workshop.catalogue.names)
+    operations = workshop.catalogue.configure(service_id, granted)
+    methods = package.schema.service.methods
+    codecs = await asyncio.to_thread(lambda: [compile_json(package.schema, method) for method in methods])
+    policies = [policy_of(method) for method in methods]
+    step("checked")
+    async with AsyncExitStack() as resources:
+        module = await workshop.engine.load(package.wasm, package.wasm_digest)
+        resources.callback(module.close)
+        step("compiled")
+        abi = workshop.abi
+        abi.check(module.exports, module.has_memory)
+        guest_log = workshop.logs.of(service_id)
+        program = workshop.engine.link(
+            module,
+            abi.imports(Broker(service_id, operations, workshop.catalogue.names).functions()),
+            Limits(memory_bytes=config.limits.memory_mb * MB, output_bytes=config.limits.output_mb * MB),
+            WasiOptions(write=line_writer(guest_log)),
+        )
+        resources.callback(program.close)
+        service = Service(
+            service_id,
+            program,
+            abi,
+            {
+                method.name: None if is_stream(method) else abi.entry(module.exports, method.name, number)
+                for number, method in enumerate(methods)
+            },
+            _options(package, workshop),
+            clock=workshop.clock,
+        )
+        resources.push_async_callback(_stopped, service)
+        try:
+            await service.start()
+        except (GuestError, DeadlineError) as error:
+            raise PackageError(
+                f"the module of {service_id} does not start: {error.message}",
+                hint=error.hint or "what it printed is in the server's log; `insula build` makes one that starts",
+            ) from error
+        plans = tuple(
+            Plan(
+                service=service_id,
+                method=method.name,
+                read_only=is_read_only(method),
+                policy=policy,
+                timeout=config.limits.timeout_ms / 1000,
+                max_body=workshop.max_body,
+                json=codec,
+                binary=_binary(workshop, package, method),
+                submit=service.submit,
+                doc=method.doc,
+            )
+            for method, codec, policy in zip(methods, codecs, policies, strict=True)
+        )
+        step("ready")
+        return Generation(package, service, plans, resources.pop_all())
+
+
+def _options(package: Package, workshop: Workshop) -> ServiceOptions:
+    limits = package.config.limits
+    most = 1 if limits.singleton else limits.max_instances
+    return ServiceOptions(
+        min_instances=min(limits.min_instances, most),
+        max_instances=most,
+        mailbox=limits.mailbox,
+        idle_after=workshop.idle_after,
+        max_depth=workshop.max_depth,
+    )
+
+
+def _binary(workshop: Workshop, package: Package, method: Method) -> Callable[[], BinaryCodec]:
+    return lambda: workshop.binary(package, method)
+
+
+async def _stopped(service: Service) -> None:
+    service.stop()
+    try:
+        await asyncio.wait_for(service.closed(), CLOSE_TIMEOUT)
+    except TimeoutError:
+        log.error("%s: %s instances do not come back", service.id, service.in_flight)

@@ -1,0 +1,122 @@
+"""The calls that wait for an instance: a bounded queue in order of arrival.
+
+A call leaves the mailbox by one of four doors: an instance takes it, its deadline passes, whoever sent it cancels it, or
+the service stops. The deadlines stand in a heap beside the queue with one timer for the earliest; what has left the
+queue by another door stays in the heap until it is met or until half of the heap is such, and is then swept out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import OrderedDict
+from collections.abc import Callable
+from itertools import count
+
+from insula.abi.contract import Entry
+from insula.calls import Call, Reply
+from insula.services.clock import Clock, Timer
+
+_SWEEP_ABOVE = 64
+
+
+class Ticket:
+    """One call that was not answered at once: what the caller holds (`pending`) and what runs for it (`running`)."""
+
+    __slots__ = ("call", "entry", "pending", "running", "since")
+
+    def __init__(self, call: Call, entry: Entry, pending: asyncio.Future[Reply], since: float) -> None:
+        self.call = call
+        self.entry = entry
+        self.pending = pending
+        self.since = since
+        self.running: asyncio.Future[bytes] | None = None
+
+
+class Mailbox:
+    """At most `bound` tickets. `expired` is told of each ticket whose deadline passed here, once it has been removed."""
+
+    def __init__(self, bound: int, clock: Clock, expired: Callable[[Ticket], None]) -> None:
+        self.bound = bound
+        self._clock = clock
+        self._expired = expired
+        self._queue: OrderedDict[Ticket, None] = OrderedDict()
+        self._deadlines: list[tuple[float, int, Ticket]] = []
+        self._number = count()
+        self._timer: Timer | None = None
+        self._timer_at = 0.0
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        return len(self._queue) >= self.bound
+
+    def put(self, ticket: Ticket) -> None:
+        """Adds a ticket at the end; the caller has seen that the mailbox is not full."""
+        self._queue[ticket] = None
+        deadline = ticket.call.deadline
+        heapq.heappush(self._deadlines, (deadline, next(self._number), ticket))
+        if self._timer is None or deadline < self._timer_at:
+            self._arm()
+
+    def take(self) -> Ticket | None:
+        """The ticket that has waited longest and that somebody still waits for; None where there is none."""
+        now = self._clock.now()
+        while self._queue:
+            ticket, _ = self._queue.popitem(last=False)
+            self._sweep()
+            if ticket.pending.done():
+                continue
+            if ticket.call.deadline <= now:
+                self._expired(ticket)
+                continue
+            return ticket
+        return None
+
+    def remove(self, ticket: Ticket) -> bool:
+        """Takes out one ticket, wherever it stands; False where it had left already."""
+        if ticket not in self._queue:
+            return False
+        del self._queue[ticket]
+        self._sweep()
+        return True
+
+    def clear(self) -> list[Ticket]:
+        """Takes out every ticket and stops the timer."""
+        tickets = list(self._queue)
+        self._queue.clear()
+        self._sweep()
+        return tickets
+
+    def _sweep(self) -> None:
+        if not self._queue:
+            self._deadlines.clear()
+            self._disarm()
+        elif len(self._deadlines) > _SWEEP_ABOVE + 2 * len(self._queue):
+            self._deadlines = [item for item in self._deadlines if item[2] in self._queue]
+            heapq.heapify(self._deadlines)
+
+    def _arm(self) -> None:
+        self._disarm()
+        self._timer_at = self._deadlines[0][0]
+        self._timer = self._clock.call_later(self._timer_at - self._clock.now(), self._due)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _due(self) -> None:
+        self._timer = None
+        now = self._clock.now()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, _, ticket = heapq.heappop(self._deadlines)
+            if ticket in self._queue:
+                del self._queue[ticket]
+                self._expired(ticket)
+        while self._deadlines and self._deadlines[0][2] not in self._queue:
+            heapq.heappop(self._deadlines)
+        if self._deadlines:
+            self._arm()

@@ -1,0 +1,447 @@
+"""A service as an actor: calls come in through `submit`, one instance works on one call at a time.
+
+What happens to a call
+- An instance is idle and nobody waits: it runs at once, and where the engine answers inline, `submit` returns the reply.
+- Otherwise it waits in the mailbox, in order of arrival, and an instance is started where there may be one more. A
+  singleton has one instance, so its calls run one after the other in the order in which they came.
+- The mailbox is full: `resource_exhausted`, at once.
+- Its deadline passes while it waits: `deadline_exceeded`. While it runs, the engine sees to the same.
+- Whoever sent it cancels the pending reply: it leaves the mailbox, or the instance that runs it is stopped and replaced.
+- It came here through `okra.call` from this very service, or through too many services: `resource_exhausted`.
+
+What happens to an instance
+- After a trap, an exit or a missed deadline it is closed and one is started in its place at once.
+- At least `min_instances` are kept while calls are taken; above that, idle ones are closed after a while (see pool).
+- When one fails to start, the service is degraded, and the supervisor says when to try again. Calls that wait are refused
+  (`unavailable`, with the time to come back) where no instance lives or is on its way; a service with one goes on.
+
+What ends a service
+- `drain`: no new call is taken, those accepted finish within the time given, then it stops.
+- `stop`: what waits or runs fails with `unavailable`, instances are closed. `closed` waits for the last to come back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from insula.abi.contract import Abi, Entry
+from insula.calls import Call, Pending, Reply, ServiceId
+from insula.errors import (
+    CallerError,
+    Code,
+    DeadlineError,
+    InsulaError,
+    LimitError,
+    UnavailableError,
+)
+from insula.host.contract import Scope
+from insula.host.iterators import close_iterators
+from insula.services.clock import Clock, LoopClock
+from insula.services.counts import Counts
+from insula.services.mailbox import Mailbox, Ticket
+from insula.services.pool import Pool
+from insula.services.state import State, move
+from insula.services.supervisor import Supervisor
+from insula.wasm.contract import Instance, Program
+
+log = logging.getLogger("insula.services")
+
+#: How many waiting calls are handed to instances before the event loop gets its turn.
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceOptions:
+    """The bounds of one service. `idle_after` in seconds; `max_depth` is how many services a call may have come
+    through."""
+
+    min_instances: int = 0
+    max_instances: int = 8
+    mailbox: int = 256
+    idle_after: float = 60.0
+    max_depth: int = 8
+
+
+class Service:
+    """One deployed generation at work. Everything here runs on the event loop.
+
+    `methods` has an entry for each method; None for one that only a streaming gateway can call.
+    """
+
+    def __init__(
+        self,
+        service_id: ServiceId,
+        program: Program,
+        abi: Abi,
+        methods: Mapping[str, Entry | None],
+        options: ServiceOptions = ServiceOptions(),
+        *,
+        clock: Clock | None = None,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self.id = service_id
+        self.name = str(service_id)
+        self.state = State.STARTING
+        self.last_error: str | None = None
+        self.counts = Counts()
+        self._program = program
+        self._abi = abi
+        self._methods = methods
+        self._options = options
+        self._clock = clock or LoopClock()
+        self._supervisor = Supervisor(self._clock, jitter)
+        self._waiting = Mailbox(options.mailbox, self._clock, self._expired)
+        self._running: set[Ticket] = set()
+        self._pool = Pool(
+            program,
+            minimum=options.min_instances,
+            maximum=options.max_instances,
+            idle_after=options.idle_after,
+            clock=self._clock,
+            counts=self.counts,
+            ready=self._started,
+            failed=self._start_failed,
+        )
+        self._changed: asyncio.Event | None = None
+        self._retrying = False
+        self._start_error: InsulaError | None = None
+
+    # What others read
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that an instance is working on."""
+        return self._pool.busy
+
+    @property
+    def queued(self) -> int:
+        """Calls that wait for an instance."""
+        return len(self._waiting)
+
+    def instances(self) -> dict[str, int]:
+        """How many instances there are of each kind, and how many there may be."""
+        pool = self._pool
+        return {"idle": len(pool.idle), "busy": pool.busy, "starting": pool.starting, "max": pool.maximum}
+
+    def mailbox(self) -> dict[str, int]:
+        """How many calls wait, and how many may."""
+        return {"waiting": len(self._waiting), "max": self._waiting.bound}
+
+    # Calls
+
+    def submit(self, call: Call) -> Reply | Pending:
+        """The reply, or a future of it, or InsulaError. Cancelling the future ends the call."""
+        self.counts.calls += 1
+        try:
+            if self.state is not State.READY:
+                self._check_state()
+            entry = self._methods.get(call.method)
+            if entry is None:
+                raise self._no_such_method(call.method)
+            if call.path:
+                self._check_path(call)
+            pool = self._pool
+            if not pool.idle or self._waiting:
+                return self._wait(call, entry)
+            instance = pool.take()
+            scope = Scope(self.id, call)
+            result = self._enter(instance, scope, entry)
+            if isinstance(result, bytes):
+                return Reply(result, tuple(scope.headers), tuple(scope.trailers))
+            ticket = self._ticket(call, entry)
+            self._follow(ticket, instance, scope, result)
+            return ticket.pending
+        except InsulaError as error:
+            self.counts.failed(error.code)
+            raise
+
+    def _check_state(self) -> None:
+        if self.state is State.DEGRADED:
+            if self._pool.total or not self._supervisor.wait():
+                return
+            raise self._cannot_start()
+        raise UnavailableError(f"{self.name} is {self.state.value}", hint="try again", retry_after=1.0)
+
+    def _check_path(self, call: Call) -> None:
+        if self.name in call.path:
+            raise LimitError(
+                f"{self.name} is called again by a call that it began: {' -> '.join((*call.path, self.name))}",
+                reason="call_cycle",
+                hint="a service may not call itself, directly or through others",
+            )
+        if len(call.path) > self._options.max_depth:
+            raise LimitError(
+                f"the call came through {len(call.path)} services, {self._options.max_depth} are allowed",
+                reason="call_depth",
+                hint="let fewer services call each other in a row",
+            )
+
+    def _no_such_method(self, method: str) -> InsulaError:
+        if method in self._methods:
+            return CallerError(
+                f"{self.name}/{method} is a streaming method", code=Code.UNIMPLEMENTED, hint="it cannot be called once"
+            )
+        return CallerError(f"{self.name} has no method {method[:80]!r}", code=Code.UNIMPLEMENTED)
+
+    def _wait(self, call: Call, entry: Entry) -> Pending:
+        if call.deadline <= self._clock.now():
+            raise DeadlineError("the deadline passed before the call began")
+        if self._waiting.full:
+            raise LimitError(
+                f"{self.name} has {self._waiting.bound} calls waiting and takes no more",
+                reason="mailbox_full",
+                hint="try again later; `limits` in okra.json says how many instances and waiting calls there may be",
+                retry_after=1.0,
+            )
+        ticket = self._ticket(call, entry)
+        self._waiting.put(ticket)
+        self._grow()
+        return ticket.pending
+
+    def _ticket(self, call: Call, entry: Entry) -> Ticket:
+        ticket = Ticket(call, entry, asyncio.get_running_loop().create_future(), self._clock.now())
+        ticket.pending.add_done_callback(partial(self._abandoned, ticket))
+        return ticket
+
+    def _enter(self, instance: Instance, scope: Scope, entry: Entry) -> bytes | asyncio.Future[bytes]:
+        """Runs a busy instance; unless a future comes of it, the instance is back in the pool afterwards."""
+        call = scope.call
+        try:
+            result = self._program.run(instance, self._abi.exchange(entry, call.payload), scope, call.deadline)
+        except Exception as error:
+            told = self._as_insula(error)
+            self._leave(instance, scope, told)
+            raise told from error
+        if isinstance(result, bytes):
+            self._leave(instance, scope)
+        return result
+
+    def _leave(self, instance: Instance, scope: Scope, error: InsulaError | None = None) -> None:
+        """The end of a call: the instance goes back, or is replaced where the call killed it."""
+        if scope.iterators:
+            close_iterators(scope)
+        self._pool.give(instance)
+        if not instance.alive:
+            self.counts.traps += 1
+            if error is not None and error.code is not Code.CANCELED:
+                self.last_error = error.message
+            self._replace()
+
+    def _follow(self, ticket: Ticket, instance: Instance, scope: Scope, running: asyncio.Future[bytes]) -> None:
+        ticket.running = running
+        self._running.add(ticket)
+        running.add_done_callback(partial(self._finished, ticket, instance, scope))
+
+    def _finished(self, ticket: Ticket, instance: Instance, scope: Scope, running: asyncio.Future[bytes]) -> None:
+        self._running.discard(ticket)
+        error: InsulaError | None = None
+        if running.cancelled():
+            error = InsulaError("the call was cancelled", code=Code.CANCELED)
+        elif (failure := running.exception()) is not None:
+            error = self._as_insula(failure)
+        if error is not None:
+            self._refuse(ticket, error)
+        elif not ticket.pending.done():
+            ticket.pending.set_result(Reply(running.result(), tuple(scope.headers), tuple(scope.trailers)))
+        self._leave(instance, scope, error)
+        self._pump()
+
+    def _refuse(self, ticket: Ticket, error: InsulaError) -> None:
+        if not ticket.pending.done():
+            self.counts.failed(error.code)
+            ticket.pending.set_exception(error)
+
+    def _expired(self, ticket: Ticket) -> None:
+        self._refuse(ticket, DeadlineError("the deadline passed while the call waited for an instance"))
+        self._notify()
+
+    def _abandoned(self, ticket: Ticket, pending: asyncio.Future[Reply]) -> None:
+        if not pending.cancelled():
+            return
+        self.counts.failed(Code.CANCELED)
+        if ticket.running is not None:
+            ticket.running.cancel()
+        else:
+            self._waiting.remove(ticket)
+            self._notify()
+
+    def _as_insula(self, error: BaseException) -> InsulaError:
+        if not isinstance(error, InsulaError):
+            log.error("%s: the engine failed", self.name, exc_info=error)
+            return InsulaError("internal error", hint="the server's log has the cause")
+        return error
+
+    # Instances
+
+    def _pump(self) -> None:
+        """Gives idle instances to waiting calls."""
+        pool = self._pool
+        for _ in range(_BATCH):
+            if not pool.idle:
+                break
+            ticket = self._waiting.take()
+            if ticket is None:
+                break
+            self._serve(ticket)
+        else:
+            if pool.idle and self._waiting:
+                asyncio.get_running_loop().call_soon(self._pump)
+        self._grow()
+        self._notify()
+
+    def _serve(self, ticket: Ticket) -> None:
+        self.counts.waits += 1
+        self.counts.wait_us += int((self._clock.now() - ticket.since) * 1e6)
+        instance = self._pool.take()
+        scope = Scope(self.id, ticket.call)
+        try:
+            result = self._enter(instance, scope, ticket.entry)
+        except InsulaError as error:
+            self._refuse(ticket, error)
+            return
+        if isinstance(result, bytes):
+            ticket.pending.set_result(Reply(result, tuple(scope.headers), tuple(scope.trailers)))
+        else:
+            self._follow(ticket, instance, scope, result)
+
+    def _grow(self) -> None:
+        """Starts the instances that the minimum and the waiting calls ask for."""
+        if self.state is State.STOPPED or self.state is State.STARTING:
+            return
+        pool = self._pool
+        minimum = 0 if self.state is State.DRAINING else pool.minimum
+        while pool.total < pool.maximum and (pool.total < minimum or pool.starting < len(self._waiting)):
+            if not self._may_start():
+                return
+            pool.start()
+
+    def _replace(self) -> None:
+        """Starts an instance in the place of one that was lost."""
+        if self.state in (State.READY, State.DEGRADED) and self._pool.total < self._pool.maximum and self._may_start():
+            self._pool.start()
+
+    def _may_start(self) -> bool:
+        if not self._supervisor.failures:
+            return True
+        return not self._pool.starting and not self._supervisor.wait()
+
+    def _started(self) -> None:
+        self._supervisor.succeeded()
+        if self.state is State.DEGRADED:
+            self.state = move(self.state, State.READY)
+            log.info("%s is ready again", self.name)
+        self._pump()
+
+    def _start_failed(self, error: BaseException) -> None:
+        if self.state is State.STOPPED:
+            self._notify()
+            return
+        told = self._as_insula(error)
+        self.last_error = told.message
+        if self.state is State.STARTING:
+            self._start_error = self._start_error or told
+            self._notify()
+            return
+        delay = self._supervisor.failed()
+        log.warning("%s: an instance does not start (%s in a row): %s", self.name, self._supervisor.failures, error)
+        if self.state is State.READY:
+            self.state = move(self.state, State.DEGRADED)
+        if not self._pool.total:
+            for ticket in self._waiting.clear():
+                self._refuse(ticket, self._cannot_start())
+        if not self._retrying:
+            self._retrying = True
+            self._clock.call_later(delay, self._retry)
+        self._notify()
+
+    def _retry(self) -> None:
+        self._retrying = False
+        if self.state is State.STOPPED:
+            return
+        remaining = self._supervisor.wait()
+        if remaining:
+            self._retrying = True
+            self._clock.call_later(remaining, self._retry)
+        else:
+            self._grow()
+
+    def _cannot_start(self) -> UnavailableError:
+        return UnavailableError(
+            f"{self.name} cannot start an instance now",
+            hint="the server tries again by itself; the admin API has the cause as last_error",
+            retry_after=max(self._supervisor.wait(), 0.1),
+        )
+
+    # Life
+
+    async def start(self) -> None:
+        """Starts the first instances: `min_instances`, at least one. Ready once all are up; the first failure is raised,
+        and the service is stopped."""
+        wanted = max(1, self._pool.minimum)
+        for _ in range(wanted):
+            self._pool.start()
+        while self._pool.starting and self._start_error is None and self.state is State.STARTING:
+            await self._change()
+        if self._start_error is not None:
+            self.stop()
+            raise self._start_error
+        if self.state is State.STOPPED:
+            raise UnavailableError(f"{self.name} was stopped before it was ready")
+        self.state = move(self.state, State.READY)
+
+    async def drain(self, timeout: float) -> bool:
+        """Takes no new call, waits until those accepted are done, at most `timeout` seconds, then stops. Whether all of
+        them finished."""
+        if self.state in (State.READY, State.DEGRADED):
+            self.state = move(self.state, State.DRAINING)
+        over = False
+
+        def end() -> None:
+            nonlocal over
+            over = True
+            self._notify()
+
+        timer = self._clock.call_later(timeout, end)
+        try:
+            while not over and self.state is not State.STOPPED and (self._pool.busy or self._waiting):
+                await self._change()
+        finally:
+            timer.cancel()
+        finished = not (self._pool.busy or self._waiting)
+        self.stop()
+        return finished
+
+    def stop(self) -> None:
+        """Ends everything now: what waits or runs fails with `unavailable`. Idempotent."""
+        if self.state is State.STOPPED:
+            return
+        self.state = move(self.state, State.STOPPED)
+        stopped = UnavailableError(f"{self.name} was stopped", hint="try again", retry_after=1.0)
+        for ticket in self._waiting.clear():
+            self._refuse(ticket, stopped)
+        for ticket in list(self._running):
+            self._refuse(ticket, stopped)
+            if ticket.running is not None:
+                ticket.running.cancel()
+        self._pool.close()
+        self._notify()
+
+    async def closed(self) -> None:
+        """Returns once a stopped service has no instance left, running or on its way."""
+        while self._pool.busy or self._pool.starting:
+            await self._change()
+
+    async def _change(self) -> None:
+        if self._changed is None:
+            self._changed = asyncio.Event()
+        await self._changed.wait()
+
+    def _notify(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None

@@ -1,0 +1,36 @@
+"""One connection that one thread keeps: made at first use, and made anew after it was lost."""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from insula.storage.engine import scrub
+from insula.storage.faults import log, unreachable
+
+
+class Link:
+    """Owner of one connection; `close` may be called twice. Used by one thread at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        """The connection; UnavailableError where it cannot be made."""
+        if self._connection is None:
+            try:
+                self._connection = self.engine.connect()
+            except DBAPIError as error:
+                log.error("cannot connect: %s", scrub(str(error.orig), self.engine.url))
+                raise unreachable() from None
+        return self._connection
+
+    def close(self) -> None:
+        """Drops the connection, with whatever transaction is open on it."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.close()
+            except SQLAlchemyError as error:  # it is gone already, which is what was wanted
+                log.debug("closing a lost connection: %s", type(error).__name__)

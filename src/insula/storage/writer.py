@@ -1,0 +1,229 @@
+"""The one writer of a database: a thread with one connection, on which all that waits is committed together.
+
+Policy. Callers hand over units: functions that get a connection, run their statements and return. Units that wait at
+the same moment share one transaction and one commit, each in a savepoint of its own, so that one that fails hurts no
+other; a commit costs a sync of the disk, and so it costs it once. A caller gets its answer only after the commit.
+
+A failure that is not a unit's own (the commit failed, a deadlock, the connection was lost before the commit) undoes the
+whole group, and its units run again one by one, so a unit may run more than once and keeps no state outside the
+database. A connection lost during a commit is never tried again: nobody can tell whether the write was made, and the
+callers are told so.
+
+A unit that no caller waits for any more is not begun; once begun it is carried out whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from sqlalchemy.engine import Connection
+from sqlalchemy.exc import DBAPIError
+
+from insula.errors import LimitError, UnavailableError
+from insula.storage.faults import Fault, diagnose, log, refusal, unreachable
+from insula.storage.link import Link
+
+T = TypeVar("T")
+
+MAX_GROUP = 128
+TRIES = 6
+
+
+class Job(Generic[T]):
+    """One unit on its way through the writer, and the future of its outcome."""
+
+    __slots__ = ("_claim", "future", "unit")
+
+    def __init__(self, unit: Callable[[Connection], T], future: asyncio.Future[T]) -> None:
+        self.unit = unit
+        self.future = future
+        self._claim = threading.Lock()
+
+    def claim(self) -> bool:
+        """True for the first that asks: the writer that begins the unit, or the caller that withdraws it."""
+        return self._claim.acquire(blocking=False)
+
+
+class _CommitFailedError(Exception):
+    def __init__(self, error: DBAPIError) -> None:
+        super().__init__()
+        self.error = error
+
+
+#: What became of a job: its value, or the error in its place.
+_Outcome = tuple[Job[Any], Any, BaseException | None]
+
+
+class Writer:
+    """Owns the thread and the link. `submit` and `close` belong to the loop that made it."""
+
+    def __init__(self, link: Link, *, max_waiting: int) -> None:
+        self._link = link
+        self._max_waiting = max_waiting
+        self._waiting = 0
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="insula-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, unit: Callable[[Connection], T]) -> Job[T]:
+        """Queues a unit. LimitError where the queue is full, UnavailableError once it is closed."""
+        if self._closed:
+            raise UnavailableError("the database is closed: the server is stopping")
+        if self._waiting >= self._max_waiting:
+            raise LimitError("too many writes are waiting for the database", hint="try again", retry_after=1)
+        job = Job(unit, self._loop.create_future())
+        self._waiting += 1
+        self._queue.put(job)
+        return job
+
+    async def close(self) -> None:
+        """Carries out what waits, then ends the thread and closes the connection."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+        await asyncio.to_thread(self._link.close)
+
+    # From here on: the writer's thread.
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            first = self._queue.get()
+            group, withdrawn, last = self._gather(first)
+            if withdrawn:
+                self._report([(job, None, None) for job in withdrawn])
+            if group:
+                self._report(self._carry_out(group))
+
+    def _gather(self, first: Job[Any] | None) -> tuple[list[Job[Any]], list[Job[Any]], bool]:
+        """All that waits now, up to the size of a group: what is to be done, what was withdrawn, and whether the end of
+        the queue was seen."""
+        group: list[Job[Any]] = []
+        withdrawn: list[Job[Any]] = []
+        job = first
+        while job is not None:
+            (group if job.claim() else withdrawn).append(job)
+            if len(group) >= MAX_GROUP:
+                return group, withdrawn, False
+            try:
+                job = self._queue.get_nowait()
+            except queue.Empty:
+                return group, withdrawn, False
+        return group, withdrawn, True
+
+    def _carry_out(self, group: list[Job[Any]]) -> list[_Outcome]:
+        if len(group) > 1:
+            try:
+                return self._transaction(group)
+            except UnavailableError:
+                return self._unreached(group)
+            except _CommitFailedError as failure:
+                if diagnose(failure.error) is Fault.LOST:
+                    log.error("the connection was lost while %d writes were committed", len(group))
+                    return self._unreached(group, committing=True)
+                log.warning("a group of %d writes failed to commit; one by one now", len(group))
+            except DBAPIError as error:
+                log.warning("a group of %d writes was undone (%s); one by one now", len(group), diagnose(error).value)
+            except Exception:
+                log.exception("a group of %d writes was undone; one by one now", len(group))
+        outcomes: list[_Outcome] = []
+        for place, job in enumerate(group):
+            try:
+                outcomes.append(self._alone(job))
+            except UnavailableError:  # the database is out of reach: the rest need not wait to find that out
+                return outcomes + self._unreached(group[place:])
+        return outcomes
+
+    def _alone(self, job: Job[Any]) -> _Outcome:
+        for attempt in range(1, TRIES + 1):
+            try:
+                return self._transaction([job])[0]
+            except UnavailableError:
+                raise
+            except _CommitFailedError as failure:
+                error, committing = failure.error, True
+            except DBAPIError as other:
+                error, committing = other, False
+            except Exception as bug:
+                return job, None, bug
+            fault = diagnose(error)
+            if attempt == TRIES or not (fault is Fault.AGAIN or (fault is Fault.LOST and not committing)):
+                return job, None, refusal(error, committing=committing)
+            time.sleep(random.uniform(0.5, 1) * 0.005 * 2**attempt)  # noqa: S311  (two servers must not meet again)
+        raise AssertionError("the last attempt returns")
+
+    def _transaction(self, jobs: list[Job[Any]]) -> list[_Outcome]:
+        """Runs the units in one transaction. Raises DBAPIError where all of it was undone."""
+        try:
+            connection = self._link.connection()
+            with connection.begin() as transaction:
+                if len(jobs) == 1:
+                    outcome = self._unit(connection, jobs[0])
+                    if outcome[2] is not None:
+                        transaction.rollback()
+                        return [outcome]
+                    outcomes = [outcome]
+                else:
+                    outcomes = [self._guarded(connection, job) for job in jobs]
+                try:
+                    transaction.commit()
+                except DBAPIError as error:
+                    raise _CommitFailedError(error) from None
+            return outcomes
+        except BaseException:
+            # Whatever state the connection is in, the next transaction begins on a fresh one.
+            self._link.close()
+            raise
+
+    def _guarded(self, connection: Connection, job: Job[Any]) -> _Outcome:
+        savepoint = connection.begin_nested()
+        outcome = self._unit(connection, job)
+        if outcome[2] is None:
+            savepoint.commit()
+        else:
+            savepoint.rollback()
+        return outcome
+
+    @staticmethod
+    def _unit(connection: Connection, job: Job[Any]) -> _Outcome:
+        try:
+            return job, job.unit(connection), None
+        except DBAPIError as error:
+            if diagnose(error) is not Fault.OWN:
+                raise
+            return job, None, refusal(error)
+        except StopIteration as error:  # the one exception that a future refuses to carry
+            return job, None, RuntimeError(f"a unit raised {error!r}")
+        except Exception as error:
+            return job, None, error
+
+    @staticmethod
+    def _unreached(jobs: list[Job[Any]], *, committing: bool = False) -> list[_Outcome]:
+        return [(job, None, unreachable(committing=committing)) for job in jobs]
+
+    def _report(self, outcomes: list[_Outcome]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._settle, outcomes)
+        except RuntimeError:  # the loop is closed: nobody waits any more
+            log.warning("%d writes ended after their callers' event loop", len(outcomes))
+
+    # Back on the loop.
+
+    def _settle(self, outcomes: list[_Outcome]) -> None:
+        self._waiting -= len(outcomes)
+        for job, value, error in outcomes:
+            if job.future.done():
+                continue
+            if error is None:
+                job.future.set_result(value)
+            else:
+                job.future.set_exception(error)

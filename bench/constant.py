@@ -8,12 +8,13 @@ from typing import Any
 import uvicorn
 
 BODY = b'{"message":"Hello, World!"}'
+HEADERS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
 
 
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Reads what comes and answers the same each time."""
     await receive()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
     await send({"type": "http.response.body", "body": BODY})
 
 

@@ -76,11 +76,11 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 128
     target_bytes: Annotated[
         int, Meta(ge=256, le=MB, description="Longest request target (path and query); longer is 414.")
-    ] = 16_384
+    ] = 32_768
     header_bytes: Annotated[
         int, Meta(ge=1024, le=MB, description="Request line and headers together; more is 431.")
-    ] = 32_768
-    header_count: Annotated[int, Meta(ge=8, le=10_000, description="Headers of one request; more is 431.")] = 100
+    ] = 65_536
+    header_count: Annotated[int, Meta(ge=8, le=10_000, description="Headers of one request; more is 431.")] = 128
     header_timeout_ms: Annotated[
         int, Meta(ge=100, le=600_000, description="Time for a whole head to arrive; later is 408.")
     ] = 10_000
@@ -90,31 +90,29 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     body_timeout_ms: Annotated[
         int, Meta(ge=100, le=3_600_000, description="Time for a whole body to arrive; later is 408.")
     ] = 30_000
+    body_rate_bytes: Annotated[
+        int, Meta(ge=1, le=1 << 30, description="Each so many bytes that came give a body one second more.")
+    ] = 1024
     write_timeout_ms: Annotated[
         int,
         Meta(ge=100, le=3_600_000, description="A client that takes nothing of its answer for so long is cut off."),
     ] = 30_000
     keep_alive_ms: Annotated[
-        int, Meta(ge=0, le=3_600_000, description="How long a connection may wait for its next request; 0: not at all.")
-    ] = 60_000
+        int, Meta(ge=100, le=3_600_000, description="How long a connection may wait for its next request.")
+    ] = 30_000
     request_timeout_ms: Annotated[
         int, Meta(ge=10, le=3_600_000, description="Longest that a call may take, whatever its package says.")
     ] = 60_000
     shutdown_grace_ms: Annotated[
         int, Meta(ge=0, le=3_600_000, description="Time for calls in flight to end once the server is told to stop.")
     ] = 10_000
+    drain_timeout_ms: Annotated[
+        int,
+        Meta(ge=0, le=3_600_000, description="Time for the calls of a service that is replaced or undeployed to end."),
+    ] = 30_000
     worker_threads: Annotated[
         int, Meta(ge=0, le=1024, description="Threads that run guests; 0: one for each core, at least 4.")
     ] = 0
-    call_depth: Annotated[
-        int, Meta(ge=1, le=64, description="Services that one call may pass through by okra.call.")
-    ] = 8
-    guest_memory_mb: Annotated[
-        int, Meta(ge=1, le=4096, description="Most memory that a package may ask for, each instance.")
-    ] = 1024
-    guest_instances: Annotated[
-        int, Meta(ge=1, le=4096, description="Most instances that a package may ask for, each service.")
-    ] = 64
 
     @property
     def threads(self) -> int:
@@ -134,14 +132,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):
 class PackageSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a package may be, and what compiling it may take."""
 
-    max_bytes: Annotated[int, Meta(ge=1024, le=1 << 32, description="Largest package file; more is 413.")] = 64 * MB
-    unpacked_bytes: Annotated[
-        int, Meta(ge=1024, le=1 << 33, description="Largest package once unpacked; more is 413.")
-    ] = 256 * MB
-    max_entries: Annotated[int, Meta(ge=8, le=100_000, description="Files and folders of a package.")] = 1000
-    max_ratio: Annotated[
-        int, Meta(ge=2, le=10_000, description="Times that a package may grow by unpacking (zip bombs).")
-    ] = 200
+    max_bytes: Annotated[int, Meta(ge=1024, le=1 << 32, description="Largest package file; more is 413.")] = 128 * MB
     read_timeout_ms: Annotated[
         int, Meta(ge=100, le=3_600_000, description="Time for a whole package to be read or uploaded.")
     ] = 120_000
@@ -151,7 +142,6 @@ class PackageSettings(msgspec.Struct, frozen=True, kw_only=True):
     compile_timeout_ms: Annotated[
         int, Meta(ge=1000, le=3_600_000, description="Time that compiling a module may take.")
     ] = 60_000
-    keep: Annotated[int, Meta(ge=1, le=1000, description="Earlier packages kept for rollback, each service.")] = 5
 
 
 class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -219,7 +209,9 @@ class CacheSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The cache of guests."""
 
     max_size_mb: Annotated[int, Meta(ge=1, le=1_048_576, description="Most that it holds.")] = 100
-    default_ttl_secs: Annotated[float, Meta(ge=0, description="Life of an entry that names none, in seconds.")] = 3600
+    default_ttl_secs: Annotated[
+        float, Meta(ge=0, le=31_536_000, description="Life of an entry that names none, in seconds.")
+    ] = 3600
 
 
 class FilesystemSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -84,7 +84,7 @@ def _not_built(settings: Settings) -> Iterator[ConfigurationError]:
     given: dict[str, str] = {}
     for key, origin in settings.origins.items():
         name = key if key in NOT_BUILT else key.partition(".")[0]
-        if name in NOT_BUILT and not (name == "tls" and not settings.tls.enabled):
+        if name in NOT_BUILT and not (name == "tls" and _tls_is_off(settings)):
             given.setdefault(name, origin)
     for name, origin in given.items():
         what = name if "." in name else f"[{name}]"
@@ -96,6 +96,12 @@ def _not_built(settings: Settings) -> Iterator[ConfigurationError]:
             else f"take it out of {origin}"
         )
         yield ConfigurationError(f"{what} is not in this version of Insula: {NOT_BUILT[name]}", hint=hint)
+
+
+def _tls_is_off(settings: Settings) -> bool:
+    """A certificate without a word about `enabled` is a wish for TLS, which must not be passed over."""
+    named = any(key.startswith("tls.") for key in settings.origins)
+    return not settings.tls.enabled and ("tls.enabled" in settings.origins or not named)
 
 
 def is_loopback(host: str) -> bool:

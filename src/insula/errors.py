@@ -87,7 +87,8 @@ class InsulaError(Exception):
 
     `code` is what programs decide by, `reason` a finer name below it (`token_expired`), `message` says what is wrong and
     whose rule it breaks, `hint` what to do next. `status` overrides the HTTP status of REST and plain HTTP answers where
-    HTTP has a finer one than the code's own (413, 507); protocols with a table of their own ignore it.
+    HTTP has a finer one than the code's own (413, 507); protocols with a table of their own ignore it. `headers` and
+    `trailers` are the metadata that a guest had set before its call failed; whoever runs the call puts them there.
     """
 
     default_code = Code.INTERNAL
@@ -111,6 +112,8 @@ class InsulaError(Exception):
         self.details = details
         self._status = status
         self.retry_after = retry_after
+        self.headers: tuple[tuple[str, str], ...] = ()
+        self.trailers: tuple[tuple[str, str], ...] = ()
 
     @property
     def http_status(self) -> int:

@@ -84,7 +84,7 @@ class Application:
                 raise NotImplementedError(f"the public application has no {scope['type']} scope")
             await send({"type": "websocket.close", "code": 1008})
             return
-        head = _head(scope)
+        head = head_of(scope)
         route = self._table.find(head.path) or self.missing
         metrics = self.metrics
         metrics.in_flight += 1
@@ -134,7 +134,7 @@ class Application:
             allow = (b"allow", b", ".join(sorted(method.encode() for method in _with_implied(methods))))
             if head.method == "OPTIONS":
                 return Response(204, (allow,))
-            raise HttpError(f"this path does not answer {head.method}", 405, headers=(allow,))
+            raise HttpError(f"this path does not answer {head.method}", 405, fields=(allow,))
         error = admit(self.checks, head, route) or route.handler.admit(head) or check_length(head, route.max_body)
         if error is not None:
             raise error
@@ -160,7 +160,8 @@ class Taken:
         self.bytes = 0
 
 
-def _head(scope: Scope) -> Head:
+def head_of(scope: Scope) -> Head:
+    """The head of a request that came as an ASGI scope, with its request id."""
     headers: list[tuple[bytes, bytes]] = list(scope["headers"])
     sent = None
     for name, value in headers:

@@ -66,15 +66,21 @@ class Head:
 
 class HttpError(CallerError):
     """A refusal that HTTP itself defines (404, 405, 415), whatever protocol the route speaks: every protocol answers it
-    with this status. `headers` are what the status asks for (Allow, Accept-Post)."""
+    with this status. `fields` are the headers that the status asks for (Allow, Accept-Post)."""
 
     default_code = Code.UNIMPLEMENTED
 
     def __init__(
-        self, message: str, status: int, *, headers: tuple[tuple[bytes, bytes], ...] = (), hint: str = ""
+        self,
+        message: str,
+        status: int,
+        *,
+        code: Code | None = None,
+        hint: str | None = None,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
-        super().__init__(message, status=status, hint=hint or None)
-        self.headers = headers
+        super().__init__(message, code=code, status=status, hint=hint)
+        self.fields = fields
 
 
 @dataclass(frozen=True, slots=True)

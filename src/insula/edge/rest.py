@@ -31,5 +31,5 @@ def refusal(head: Head, error: InsulaError) -> Response:
             {"type": detail.type_name, "value": base64.b64encode(detail.value).decode()} for detail in error.details
         ]
     body["request_id"] = head.request_id
-    headers = error.headers if isinstance(error, HttpError) else ()
+    headers = error.fields if isinstance(error, HttpError) else ()
     return Response(error.http_status, (JSON, *headers), msgspec.json.encode({"error": body}))

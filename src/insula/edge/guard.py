@@ -1,0 +1,110 @@
+"""The guard of the admin port: what stands before its application, whatever that is built with.
+
+Request id, who may call at all, the size of a body, and a whole answer where the application fails. With a token, every
+path but the open ones asks for it; without one, Host and Origin are looked at, as only loopback is served then. Its own
+refusals have the shape of the admin port.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from insula.edge.app import head_of
+from insula.edge.asgi import App, Message, Receive, Scope, Send
+from insula.edge.body import check_length
+from insula.edge.exchange import Head
+from insula.edge.local import check_host, check_origin, check_token
+from insula.errors import Code, InsulaError, LimitError
+
+_log = logging.getLogger("insula.edge")
+
+#: Paths that never need a token.
+OPEN_PATHS = frozenset((b"/api/v1/health",))
+
+
+class Guard:
+    """An ASGI application around another. `port` is the port that clients name; an empty `token` is no token.
+    `max_body` in bytes bounds every body; the inner application may have lower bounds of its own."""
+
+    def __init__(self, inner: App, *, port: int, token: str = "", max_body: int = 256 << 20) -> None:
+        self._inner = inner
+        self._port = port
+        self._token = token
+        self._max_body = max_body
+
+    def check(self, head: Head) -> InsulaError | None:
+        """The refusal of a request by its head, or None."""
+        if self._token:
+            refusal = None if head.path in OPEN_PATHS else check_token(head, self._token)
+        else:
+            refusal = check_host(head, self._port) or check_origin(head, self._port)
+        return refusal or check_length(head, self._max_body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._inner(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        head = head_of(scope)
+        request_id = (b"x-request-id", head.request_id.encode())
+        started = False
+        left = self._max_body
+
+        async def bounded() -> Message:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise LimitError(f"the body is larger than {self._max_body} bytes", status=413)
+            return message
+
+        async def marked(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
+                message = {**message, "headers": [*headers, request_id]}
+            await send(message)
+
+        error = self.check(head)
+        if error is None:
+            try:
+                await self._inner(scope, bounded, marked)
+            except InsulaError as raised:
+                error = raised
+            except Exception:
+                _log.exception("the admin application failed (request %s)", head.request_id)
+                error = InsulaError("internal error", hint="the server's log has more under the request id")
+            if error is None:
+                return
+            if started:  # half an answer must not look like a whole one
+                raise error
+        await _answer(marked, error)
+
+
+async def _answer(send: Send, error: InsulaError) -> None:
+    body: dict[str, Any] = {
+        "error": error.message,
+        "code": error.code.value,
+        "message": error.message,
+        "hint": error.hint,
+    }
+    if error.reason:
+        body["reason"] = error.reason
+    content = msgspec.json.encode(body)
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(content)),
+        (b"cache-control", b"no-store"),
+    ]
+    if error.code is Code.UNAUTHENTICATED:
+        headers.append((b"www-authenticate", b"Bearer"))
+    if error.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+    await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,75 @@
+"""What keeps a web page away from a port of this machine, and a stranger away from a port with a token.
+
+A browser takes any page's requests to 127.0.0.1. It tells on them: a page of another site sends a foreign `Origin` or
+`Sec-Fetch-Site`, and a page whose own name was bent to 127.0.0.1 sends that name as `Host`. All three are looked at, for
+every method. Programs send none of them, or their own address, and pass. Plain functions, for any port.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+
+from insula.edge.exchange import Head
+from insula.errors import CallerError, Code, InsulaError
+
+_AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
+
+
+def _all(head: Head, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for key, value in head.headers if key == name]
+
+
+def is_loopback_name(name: str) -> bool:
+    """Whether a host name or address literal is this machine's own, whatever a name server says."""
+    if name.lower().rstrip(".") == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _names(authority: str, port: int, default: int) -> bool:
+    """Whether `name:port` is a loopback name with our port."""
+    match = _AUTHORITY.fullmatch(authority)
+    return match is not None and is_loopback_name(match[1]) and int(match[2] or default) == port
+
+
+def check_host(head: Head, port: int) -> InsulaError | None:
+    """Refuses a request that was not meant for this machine by name or by loopback address, with this port."""
+    hosts = _all(head, b"host")
+    if len(hosts) == 1 and _names(hosts[0], port, 80):
+        return None
+    return CallerError(
+        "this port answers to localhost alone",
+        code=Code.PERMISSION_DENIED,
+        reason="bad_host",
+        hint=f"call it as http://127.0.0.1:{port}",
+    )
+
+
+def check_origin(head: Head, port: int) -> InsulaError | None:
+    """Refuses what a page of another origin sends; no Origin at all is a program, or the address bar."""
+    foreign = any(
+        not origin.lower().startswith("http://") or not _names(origin[7:], port, 80) for origin in _all(head, b"origin")
+    ) or any(site.lower() not in ("same-origin", "none") for site in _all(head, b"sec-fetch-site"))
+    if not foreign:
+        return None
+    return CallerError(
+        "a web page of another origin may not use this port", code=Code.PERMISSION_DENIED, reason="bad_origin"
+    )
+
+
+def check_token(head: Head, token: str) -> InsulaError | None:
+    """Refuses a request without `Authorization: Bearer` and this token. The time it takes tells nothing of the token."""
+    given = _all(head, b"authorization")
+    scheme, _, value = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    if scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), token.encode()):
+        return None
+    return InsulaError(
+        "this port needs its token" if not given else "this is not the token of this port",
+        code=Code.UNAUTHENTICATED,
+        hint="send it as Authorization: Bearer …",
+    )

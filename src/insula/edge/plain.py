@@ -1,0 +1,173 @@
+"""The plain routes of a server: what it is, whether it is well, what it has counted.
+
+Their contents come from callables, asked at each request, so that this file knows nothing of what it tells about. All are
+GET, have no body, and answer while the server drains as well, since that is when somebody looks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from insula.edge.exchange import Answer, Head, Response, Route
+from insula.edge.metrics import Metrics
+from insula.edge.rest import json_response, refusal
+from insula.errors import InsulaError
+
+_CSP = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+PAGE_HEADERS = (
+    (b"content-type", b"text/html; charset=utf-8"),
+    (b"content-security-policy", _CSP),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"no-store"),
+    (b"vary", b"accept"),
+)
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem;color:#1c1c1e;"
+    "background:#fff}h1{font-size:1.5rem;margin-bottom:.2rem}dt{font-weight:600;margin-top:1rem}dd{margin:0}"
+    "code{font:14px ui-monospace,monospace;background:#f0f0f2;padding:.1em .3em;border-radius:4px;"
+    "overflow-wrap:anywhere}@media(prefers-color-scheme:dark){body{color:#eee;background:#161618}"
+    "code{background:#2a2a2e}a{color:#8ab4f8}}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """What `GET /` tells: name, version, one line, and where to look (a path or URL, and what is there)."""
+
+    name: str
+    version: str
+    about: str
+    links: Mapping[str, str] = field(default_factory=dict)
+    services: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What `GET /status` tells. `uptime` in seconds."""
+
+    version: str
+    uptime: float
+    connections: int
+    max_connections: int
+    active_sessions: int = 0
+    mode: str = "server"
+
+
+def timestamp() -> str:
+    """Now, in UTC, as RFC 3339."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Plain:
+    """A GET route whose answer is made by a function of the head."""
+
+    def __init__(self, make: Callable[[Head], Answer]) -> None:
+        self._make = make
+
+    def admit(self, head: Head) -> InsulaError | None:  # noqa: ARG002 - there is nothing in a head to refuse
+        """Lets everything in."""
+        return None
+
+    def answer(self, head: Head, body: bytes) -> Answer:  # noqa: ARG002 - the route takes no body
+        """The answer of the function."""
+        return self._make(head)
+
+    def refuse(self, head: Head, error: InsulaError) -> Response:
+        """The error in the REST shape."""
+        return refusal(head, error)
+
+
+def wants_page(head: Head) -> bool:
+    """Whether the client would rather have a page than JSON: a browser names text/html, a program does not."""
+    return any(b"text/html" in value.lower() for name, value in head.headers if name == b"accept")
+
+
+def welcome_page(welcome: Welcome) -> bytes:
+    """The welcome as a page: no script, nothing from elsewhere, every text escaped."""
+    name, about = html.escape(welcome.name), html.escape(welcome.about)
+    links = "".join(
+        f'<dt><a href="{html.escape(where, quote=True)}">{html.escape(where)}</a></dt><dd>{html.escape(what)}</dd>'
+        if where.startswith(("/", "http://", "https://"))
+        else f"<dt><code>{html.escape(where)}</code></dt><dd>{html.escape(what)}</dd>"
+        for where, what in welcome.links.items()
+    )
+    services = "".join(f"<li><code>{html.escape(service)}</code></li>" for service in welcome.services)
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
+        f"<body><h1>{name} {html.escape(welcome.version)}</h1><p>{about}</p><dl>{links}</dl>"
+        f"{f'<h2>Services</h2><ul>{services}</ul>' if services else ''}</body></html>\n"
+    ).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Where the plain routes have their contents from. `ready` is "" once the server takes calls, else a word for what it
+    does instead (`starting`, `draining`); `parts` adds what else is to be known of its health."""
+
+    welcome: Callable[[], Welcome]
+    ready: Callable[[], str]
+    status: Callable[[], Status]
+    metrics: Metrics
+    parts: Callable[[], Mapping[str, Any]] = dict
+
+
+def plain_routes(sources: Sources) -> Iterator[tuple[bytes, Route]]:
+    """`/`, `/health`, `/health/ready`, `/status` and `/metrics`."""
+
+    def welcome(head: Head) -> Response:
+        told = sources.welcome()
+        if wants_page(head):
+            return Response(200, PAGE_HEADERS, welcome_page(told))
+        answer = json_response(
+            {
+                "name": told.name,
+                "version": told.version,
+                "about": told.about,
+                "links": told.links,
+                "services": told.services,
+            }
+        )
+        return Response(200, (*answer.headers, (b"vary", b"accept")), answer.body)
+
+    def health(_: Head) -> Response:
+        return json_response({"status": "healthy", "timestamp": timestamp(), **sources.parts()})
+
+    def ready(_: Head) -> Response:
+        state = sources.ready()
+        return json_response({"status": state or "ready", "timestamp": timestamp()}, 503 if state else 200)
+
+    def status(_: Head) -> Response:
+        told = sources.status()
+        return json_response(
+            {
+                "version": told.version,
+                "uptime": int(told.uptime),
+                "connections": told.connections,
+                "max_connections": told.max_connections,
+                "active_sessions": told.active_sessions,
+                "mode": told.mode,
+            }
+        )
+
+    def metrics(_: Head) -> Answer:
+        page: asyncio.Future[Response] = asyncio.ensure_future(_metrics_page(sources.metrics))
+        return page
+
+    for path, make in (("/", welcome), ("/health", health), ("/health/ready", ready), ("/status", status)):
+        yield path.encode(), Route(Plain(make), path)
+    yield b"/metrics", Route(Plain(metrics), "/metrics")
+
+
+#: The labels of the plain routes, for the check that lets them answer while the server drains.
+PLAIN_LABELS = frozenset(("/", "/health", "/health/ready", "/status", "/metrics"))
+
+
+async def _metrics_page(metrics: Metrics) -> Response:
+    return Response(200, ((b"content-type", b"text/plain; version=0.0.4; charset=utf-8"),), await metrics.exposition())

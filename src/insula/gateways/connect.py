@@ -1,0 +1,182 @@
+"""Connect's unary protocol: a POST or GET in, one Call, one Reply, an answer out (connectrpc.com/docs/protocol).
+
+JSON is read by the plan's codec, protobuf binary by the codec that the plan makes at its first binary call. A call's
+deadline counts from when its head came: what the client took to send the body is gone. Streams are not spoken here; they
+and every unknown content type are refused with the types that are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import re
+from collections.abc import Iterator
+from functools import lru_cache, partial
+
+from insula.calls import Call, Pending, Reply
+from insula.edge.exchange import Answer, Head, HttpError, Response, Route
+from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError
+from insula.gateways.connect_errors import JSON, error_response
+from insula.gateways.connect_get import read_query
+from insula.gateways.metadata import from_guest, to_guest
+from insula.plans import Plan
+
+PROTO = (b"content-type", b"application/proto")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_ACCEPT_POST = (b"accept-post", b"application/json, application/proto")
+_TIMEOUT = re.compile(rb"[0-9]{1,10}")
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+_UTF8 = (b"utf-8", b"utf8", b"us-ascii")
+
+
+class Kind(enum.Enum):
+    """What a content type says of a body."""
+
+    JSON = enum.auto()
+    PROTO = enum.auto()
+    STREAM = enum.auto()
+    OTHER = enum.auto()
+
+
+@lru_cache(maxsize=256)
+def kind_of(content_type: bytes) -> Kind:
+    """The kind of a content type, whatever its case and parameters; a charset other than UTF-8 is not JSON."""
+    name, *parameters = content_type.lower().split(b";")
+    name = name.strip()
+    if name == b"application/proto":
+        return Kind.PROTO
+    if name == b"application/json":
+        for parameter in parameters:
+            key, _, value = parameter.partition(b"=")
+            if key.strip() == b"charset" and value.strip().strip(b'"') not in _UTF8:
+                return Kind.OTHER
+        return Kind.JSON
+    return Kind.STREAM if name.startswith((b"application/connect+", b"application/grpc")) else Kind.OTHER
+
+
+def timeout_of(header: bytes | None, longest: float) -> float:
+    """Seconds that a call may take: what Connect-Timeout-Ms asks for, and never more than `longest`."""
+    if header is None:
+        return longest
+    if not _TIMEOUT.fullmatch(header):
+        raise CallerError("Connect-Timeout-Ms is not a number of at most ten digits")
+    return min(longest, int(header) / 1000)
+
+
+class ConnectGateway:
+    """Makes the routes of a method from its plan."""
+
+    def routes(self, plan: Plan, latest: bool) -> Iterator[tuple[bytes, Route]]:
+        """Paths and their route: with the version always, without it for the latest, and both below `/connect`."""
+        label = f"/{plan.service}/{plan.method}"
+        methods = frozenset(("GET", "POST")) if plan.read_only else frozenset(("POST",))
+        route = Route(
+            Unary(plan), label, methods=methods, policy=plan.policy, max_body=plan.max_body, timeout=plan.timeout
+        )
+        paths = [label]
+        if latest:
+            paths.append(f"/{plan.service.unversioned}/{plan.method}")
+        for path in paths:
+            yield path.encode(), route
+            yield b"/connect" + path.encode(), route
+
+
+class Unary:
+    """The handler of one method."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def admit(self, head: Head) -> InsulaError | None:
+        """Refuses a content type that is not Connect's, and a version of the protocol that is not 1."""
+        if head.method == "POST":
+            kind = kind_of(head.get(b"content-type") or b"")
+            if kind is Kind.STREAM:
+                return HttpError("this method is unary and is not called as a stream", 415, fields=(_ACCEPT_POST,))
+            if kind is Kind.OTHER:
+                return HttpError(
+                    "the body's content type is neither JSON nor protobuf",
+                    415,
+                    hint='send -H "Content-Type: application/json"',
+                    fields=(_ACCEPT_POST,),
+                )
+        version = head.get(b"connect-protocol-version")
+        if version is not None and version != b"1":
+            return CallerError("Connect-Protocol-Version is not 1")
+        return None
+
+    def answer(self, head: Head, body: bytes) -> Answer:
+        """Makes the call, once."""
+        plan = self._plan
+        timeout = timeout_of(head.get(b"connect-timeout-ms"), plan.timeout)
+        if head.method == "POST":
+            proto = kind_of(head.get(b"content-type") or b"") is Kind.PROTO
+        else:
+            proto, body = read_query(head.query, plan.max_body)
+        key = head.get(b"idempotency-key") or b""
+        if key and not _IDEMPOTENCY_KEY.fullmatch(key):
+            raise CallerError("Idempotency-Key is longer than 255 characters, or has some that a key may not have")
+        trace = head.get(b"traceparent") or b""
+        call = Call(
+            plan.service,
+            plan.method,
+            (plan.binary() if proto else plan.json).read_input(body),
+            head.received + timeout,
+            to_guest(head.headers),
+            head.principal,
+            head.request_id,
+            trace.decode() if _TRACEPARENT.fullmatch(trace) else "",
+            key.decode(),
+        )
+        if call.remaining() <= 0:
+            raise DeadlineError("the time for this call was over before it began")
+        reply = plan.submit(call)
+        finish = partial(self._response, head.method == "GET", proto)
+        return finish(reply) if isinstance(reply, Reply) else _later(reply, finish)
+
+    def refuse(self, head: Head, error: InsulaError) -> Response:
+        """The error, with the metadata that the guest had set before it."""
+        metadata: tuple[tuple[bytes, bytes], ...] = ()
+        if error.headers or error.trailers:
+            try:
+                metadata = from_guest(self._plan.service, error.headers, error.trailers)
+            except GuestError as bad:
+                error = bad
+        if head.method == "GET":
+            metadata = (_NO_SNIFFING, *metadata)
+        return error_response(error, metadata)
+
+    def _response(self, is_get: bool, proto: bool, reply: Reply) -> Response:
+        plan = self._plan
+        headers: tuple[tuple[bytes, bytes], ...] = (PROTO if proto else JSON,)
+        if is_get:
+            headers = (*headers, _NO_SNIFFING)
+        if reply.headers or reply.trailers:
+            headers += from_guest(plan.service, reply.headers, reply.trailers)
+        return Response(200, headers, (plan.binary() if proto else plan.json).write_output(reply.payload))
+
+
+def _later(pending: Pending, finish: partial[Response]) -> asyncio.Future[Response]:
+    """The response when the reply is there. Cancelling it cancels the call."""
+    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    def done(pending: Pending) -> None:
+        if answer.done():
+            if not pending.cancelled():
+                pending.exception()  # nobody waits for it any more
+            return
+        try:
+            if pending.cancelled():
+                raise InsulaError("the call was cancelled", code=Code.CANCELED)
+            answer.set_result(finish(pending.result()))
+        except Exception as error:
+            answer.set_exception(error)
+
+    def gone(answer: asyncio.Future[Response]) -> None:
+        if answer.cancelled():
+            pending.cancel()
+
+    pending.add_done_callback(done)
+    answer.add_done_callback(gone)
+    return answer

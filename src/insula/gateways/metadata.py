@@ -1,0 +1,103 @@
+"""Which headers of a client a guest may see, and which headers a guest may put on an answer.
+
+A guest is not trusted: what proves who the client is (authorization, cookies) stays outside, and so does what belongs to
+the connection, the protocol and the proxies before it. On an answer a guest may not say what the server says: how the
+message is framed and encoded, who may read it from another origin, what the browser keeps for this host (cookies, HSTS).
+A guest that tries gets its call refused and its name in the log; nothing of it is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import lru_cache
+
+from insula.calls import Headers, ServiceId
+from insula.edge.fields import MAX_FIELDS, OWNED, is_name, is_value
+from insula.errors import GuestError
+
+_log = logging.getLogger("insula.gateways")
+
+_UNSEEN = frozenset(
+    name.encode()
+    for name in (
+        # the connection's
+        "connection expect host http2-settings keep-alive max-forwards te trailer transfer-encoding upgrade "
+        "upgrade-insecure-requests "
+        # who the client is
+        "authorization cookie forwarded x-real-ip "
+        # the protocol's, and what a call has a place of its own for
+        "accept accept-encoding idempotency-key traceparent x-request-id"
+    ).split()
+)
+_UNSEEN_PREFIXES = (b"connect-", b"content-", b"grpc-", b"proxy-", b"sec-", b"x-forwarded-", b"trailer-")
+
+_NOT_A_GUESTS = OWNED | {
+    b"accept-post",
+    b"allow",
+    b"alt-svc",
+    b"clear-site-data",
+    b"location",
+    b"nel",
+    b"refresh",
+    b"report-to",
+    b"reporting-endpoints",
+    b"set-cookie",
+    b"set-cookie2",
+    b"strict-transport-security",
+    b"vary",
+    b"www-authenticate",
+}
+_NOT_A_GUESTS_PREFIXES = (
+    b"access-control-",
+    b"connect-",
+    b"content-",
+    b"cross-origin-",
+    b"grpc-",
+    b"proxy-",
+    b"sec-",
+    b"trailer-",
+    b"x-content-type-",
+    b"x-frame-",
+)
+
+
+@lru_cache(maxsize=1024)
+def _seen_as(name: bytes) -> str | None:
+    """The name as a guest sees it, or None where it does not."""
+    return None if name in _UNSEEN or name.startswith(_UNSEEN_PREFIXES) else name.decode("latin-1")
+
+
+def to_guest(headers: list[tuple[bytes, bytes]]) -> Headers:
+    """The client's headers that a guest may see, in order."""
+    return tuple((seen, value.decode("latin-1")) for name, value in headers if (seen := _seen_as(name)) is not None)
+
+
+def from_guest(service: ServiceId, headers: Headers, trailers: Headers) -> tuple[tuple[bytes, bytes], ...]:
+    """What a guest set, as headers of the answer; a trailer's name begins with `trailer-`. GuestError for a header that
+    cannot or may not be sent; the log names the service and the header."""
+    fields = [*_checked(service, headers, b""), *_checked(service, trailers, b"trailer-")]
+    if sum(len(name) + len(value) + 4 for name, value in fields) > MAX_FIELDS:
+        raise _refused(service, "headers", f"are larger than {MAX_FIELDS} bytes together")
+    return tuple(fields)
+
+
+def _checked(service: ServiceId, headers: Headers, prefix: bytes) -> list[tuple[bytes, bytes]]:
+    fields = []
+    for text, content in headers:
+        try:
+            name, value = text.encode("ascii").lower(), content.strip(" \t").encode("latin-1")
+        except UnicodeEncodeError:
+            raise _refused(service, text, "has characters that a header may not have") from None
+        if not is_name(name) or not is_value(value):
+            raise _refused(service, text, "has characters that a header may not have")
+        if name in _NOT_A_GUESTS or name.startswith(_NOT_A_GUESTS_PREFIXES):
+            raise _refused(service, text, "is not a service's to set")
+        fields.append((prefix + name, value))
+    return fields
+
+
+def _refused(service: ServiceId, name: str, why: str) -> GuestError:
+    _log.error("%s set a header that is not sent: %r %s", service, name[:80], why)
+    return GuestError(
+        "the service set a header that cannot be sent", reason="bad_header", hint="the server's log names the header"
+    )

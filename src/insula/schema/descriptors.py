@@ -154,8 +154,10 @@ def _message(kind: Type, refer: dict[str, tuple[int, str]]) -> bytes:
                 oneof = f"X{oneof}"
             names.add(oneof)
             oneofs.append(block(8, text(1, oneof)))
-            body += number(17, 1)
-        out.append(block(2, body + text(10, json_name(field.name))))
+            body += text(10, json_name(field.name)) + number(17, 1)
+        else:
+            body += text(10, json_name(field.name))
+        out.append(block(2, body))
     return b"".join(out + oneofs)
 
 

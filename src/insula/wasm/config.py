@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import platform
 import sys
+from importlib.metadata import version
 
 import wasmtime
 
@@ -33,7 +34,7 @@ OPTIONS: tuple[tuple[str, bool | int], ...] = (
 )
 
 FINGERPRINT = hashlib.sha256(
-    repr((OPTIONS, wasmtime.__version__, platform.machine(), sys.platform)).encode()
+    repr((OPTIONS, version("wasmtime"), platform.machine(), sys.platform)).encode()
 ).hexdigest()[:16]
 
 

@@ -47,10 +47,14 @@ class Guest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`."""
+    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`. As text: `(i32, i32) -> i64`."""
 
     params: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        results = ", ".join(self.results)
+        return f"({', '.join(self.params)}) -> {results if len(self.results) == 1 else f'({results})'}"
 
 
 #: A host function: a request out of the guest's memory in, the answer out, now or later. The first argument is the
@@ -135,9 +139,9 @@ class Program(Protocol):
         """Runs one exchange. `deadline` is of `time.monotonic()`. The answer comes no later than that, or DeadlineError,
         even where the guest is deep in a loop or waits in a host call; then, and when the future is cancelled, the
         instance is dead and its thread comes free as soon as the guest can be stopped. Other failures: GuestError for
-        a trap or an exit, LimitError for either with the memory at its limit, a host function's own InsulaError, RefusalError.
-        May raise at once: DeadlineError where the deadline has passed already, LimitError where the engine has no room;
-        the instance is as good as before."""
+        a trap or an exit, LimitError for either with the memory at its limit, RefusalError, and whatever InsulaError a
+        host function raised. May raise at once: DeadlineError where the deadline has passed already, LimitError where
+        the engine has no room; the instance is as good as before."""
 
     def close(self) -> None: ...
 

@@ -1,0 +1,216 @@
+"""The okra ABI: request and response, JSON both ways, as steps over a guest.
+
+Two ways in
+- The six-call exchange that every okra guest has: allocate and write the method, allocate and write the input, call
+  `handle_request`, copy the output, deallocate the three.
+- The one-call entry, used where a guest exports both `insula_input` and `insula_call`: the input goes into a buffer that
+  the guest keeps (asked for once an instance, and again for an input that it does not hold), and `insula_call` gets the
+  method's number. The output stays the guest's.
+
+What a result is (packed i64: pointer in the upper half, length in the lower)
+- 0: the guest failed and says nothing of it; `unknown`.
+- Bit 63 set: the JSON at pointer (without its bit 31) and length is `{"error": "text", "code"?}`, the guest's own refusal;
+  the code is one of the sixteen names, `unknown` for any other or none.
+- Anything else: JSON of the output type.
+
+A refusal is an answer: the guest goes on. Memory that it cannot give, or a result that is not where it says, is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from insula.abi.contract import Entry
+from insula.errors import Code, GuestError, LimitError, PackageError, code_named
+from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, RefusalError, Signature
+
+#: The least that the one-call entry's buffer holds, in bytes: asked for at the first call.
+FIRST_BUFFER = 64 << 10
+
+#: The longest request of a host call, in bytes.
+MAX_HOST_REQUEST = 10 << 20
+
+#: The longest error object and error text that a guest may answer, in bytes and characters.
+MAX_ERROR = 64 << 10
+MAX_ERROR_TEXT = 4096
+
+_EXPORTS: Mapping[str, Signature] = {
+    "allocate": Signature(("i32",), ("i32",)),
+    "deallocate": Signature(("i32",), ()),
+    "handle_request": Signature(("i32", "i32", "i32", "i32"), ("i64",)),
+}
+_OPTIONAL: Mapping[str, Signature] = {
+    "_initialize": Signature(),
+    "insula_input": Signature(("i32",), ("i32",)),
+    "insula_call": Signature(("i32", "i32"), ("i64",)),
+}
+_HOST_CALL = Signature(("i32", "i32"), ("i32", "i32"))
+
+_IS_ERROR = 1 << 63
+_POINTER_BITS = 0x7FFFFFFF
+_LENGTH_BITS = 0xFFFFFFFF
+
+#: The notes that the one-call entry keeps of an instance: its buffer, and how much that holds.
+_BUFFER, _HOLDS = "okra.buffer", "okra.holds"
+
+
+class OkraAbi:
+    """The ABI itself; it has no state, so one serves every module."""
+
+    name = "okra"
+
+    def check(self, exports: Mapping[str, Signature], has_memory: bool) -> None:
+        """PackageError naming the export that is missing or has another type, with the type that it should have."""
+        for name, right in _EXPORTS.items():
+            if name not in exports:
+                raise PackageError(
+                    f"service.wasm exports no function {name}; it should be {right}",
+                    reason="missing_export",
+                    hint=_hint(exports),
+                )
+        for name, right in (*_EXPORTS.items(), *_OPTIONAL.items()):
+            if exports.get(name, right) != right:
+                raise PackageError(
+                    f"service.wasm exports {name} as {exports[name]}; it should be {right}",
+                    reason="wrong_export_type",
+                )
+        if not has_memory:
+            raise PackageError(
+                "service.wasm exports no memory; it should export its own as `memory`", reason="missing_export"
+            )
+
+    def imports(self, functions: Mapping[str, HostFunction]) -> Sequence[HostImport]:
+        """The imports of module `okra`, over `run_host_api` and `next` by those names."""
+        return [
+            HostImport("okra", name, _HOST_CALL, _take, function, _give)
+            for name, function in functions.items()
+            if name in ("run_host_api", "next")
+        ]
+
+    def entry(self, exports: Mapping[str, Signature], method: str, number: int) -> Entry:
+        """By the one call where the module has it, else by the six."""
+        one_call = "insula_input" in exports and "insula_call" in exports
+        return Entry("insula_call" if one_call else "handle_request", method.encode(), number)
+
+    def exchange(self, entry: Entry, payload: bytes) -> Exchange:
+        """The steps of one call."""
+        return (_OneCall if entry.export == "insula_call" else _SixCalls)(entry, payload)
+
+
+class _SixCalls:
+    """allocate x 2, handle_request, deallocate x 3."""
+
+    __slots__ = ("_method", "_payload", "export")
+
+    def __init__(self, entry: Entry, payload: bytes) -> None:
+        self.export = entry.export
+        self._method = entry.method
+        self._payload = payload
+
+    def begin(self, guest: Guest) -> tuple[int, ...]:
+        method = _put(guest, self._method)
+        return method, len(self._method), _put(guest, self._payload), len(self._payload)
+
+    def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
+        output, refusal = _result(guest, result)
+        # A guest may answer in a buffer that it was given: no pointer is freed twice, and 0 is none.
+        for pointer in dict.fromkeys((args[0], args[2], result >> 32 & _POINTER_BITS if refusal else result >> 32)):
+            if pointer:
+                guest.call("deallocate", pointer)
+        if refusal is not None:
+            raise refusal
+        return output
+
+
+class _OneCall:
+    """`insula_call` on a buffer that the guest keeps."""
+
+    __slots__ = ("_number", "_payload", "export")
+
+    def __init__(self, entry: Entry, payload: bytes) -> None:
+        self.export = entry.export
+        self._number = entry.number
+        self._payload = payload
+
+    def begin(self, guest: Guest) -> tuple[int, ...]:
+        payload, notes = self._payload, guest.notes
+        if len(payload) > notes.get(_HOLDS, -1):
+            size = max(len(payload), FIRST_BUFFER)
+            notes[_BUFFER] = _memory(guest, "insula_input", size)
+            notes[_HOLDS] = size
+        guest.write(notes[_BUFFER], payload)
+        return self._number, len(payload)
+
+    def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:  # noqa: ARG002
+        output, refusal = _result(guest, result)
+        if refusal is not None:
+            raise refusal
+        return output
+
+
+class _ErrorObject(msgspec.Struct, gc=False):
+    """What a guest answers instead of an output."""
+
+    error: str
+    code: str | None = None
+
+
+_error_decoder = msgspec.json.Decoder(_ErrorObject)
+
+
+def _result(guest: Guest, packed: int) -> tuple[bytes, RefusalError | None]:
+    """The output, or the guest's refusal. GuestError, LimitError."""
+    if packed == 0:
+        return b"", RefusalError("the guest failed without a message", code=Code.UNKNOWN, reason="no_message")
+    pointer, size = packed >> 32, packed & _LENGTH_BITS
+    if not packed & _IS_ERROR:
+        return guest.read(pointer, size), None
+    return b"", _refusal(guest.read(pointer & _POINTER_BITS, size, MAX_ERROR))
+
+
+def _refusal(text: bytes) -> RefusalError:
+    try:
+        answer = _error_decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        raise GuestError('the guest\'s error is not JSON of the form {"error": "text", "code"?}') from None
+    return RefusalError(answer.error[:MAX_ERROR_TEXT], code=code_named(answer.code))
+
+
+def _put(guest: Guest, data: bytes) -> int:
+    # Never 0 bytes: some allocators answer 0 to that, which would be no memory.
+    pointer = _memory(guest, "allocate", max(1, len(data)))
+    guest.write(pointer, data)
+    return pointer
+
+
+def _memory(guest: Guest, export: str, size: int) -> int:
+    pointer = guest.call(export, size)
+    if pointer == 0:
+        what = f"the guest has no memory for {size} bytes"
+        if guest.at_memory_limit(size):
+            raise LimitError(what, reason="memory_limit", hint="raise limits.memory_mb of the package")
+        raise GuestError(f"{what}, and is not at its limit: its {export} answered 0")
+    return pointer
+
+
+def _take(guest: Guest, args: tuple[int, ...]) -> bytes | None:
+    """A host call's request; None, which the guest reads as (0, 0), where it is too large or not there."""
+    try:
+        return guest.read(args[0], args[1], MAX_HOST_REQUEST)
+    except (GuestError, LimitError):
+        return None
+
+
+def _give(guest: Guest, answer: bytes) -> tuple[int, ...]:
+    return _put(guest, answer), len(answer)
+
+
+def _hint(exports: Mapping[str, Signature]) -> str:
+    if "_start" in exports:
+        return (
+            "it is a program that runs and ends (it exports _start); build a reactor: "
+            "-mexec-model=reactor for C, -buildmode=c-shared for Go"
+        )
+    return "mark it as exported, for example with export_name in C or //go:wasmexport in Go"

@@ -1,0 +1,121 @@
+"""Compiled code on disk: one file a module and fingerprint, and beside it the sha256 of the file.
+
+What is here is native code, and whoever can write it runs as this server. So the folder is ours alone (0700, our user's)
+or it is not used; a file comes in only by a rename, whole and synced; and it is loaded only while its sha256 is the one
+that was noted, so that a file cut off, overwritten or half on a failing disk is compiled again instead of run. What has
+not been used for the longest time is swept when all of it together is larger than it may be.
+
+Everything here blocks: it is called in threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Collection
+from pathlib import Path
+
+from insula.errors import ConfigurationError
+
+#: A file that was being written for longer than this (s) when it is looked at belongs to nobody any more.
+_ABANDONED = 600
+
+
+class CodeCache:
+    """`folder` is made where it is not there. `max_bytes` bounds what stays after a sweep."""
+
+    def __init__(self, folder: Path, fingerprint: str, max_bytes: int) -> None:
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._max_bytes = max_bytes
+
+    def prepare(self) -> None:
+        """Makes the folder, or checks that nobody else can write there. ConfigurationError."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = self._folder.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise ConfigurationError(
+                f"the folder of compiled modules, {self._folder}, is open to other users",
+                hint=f"it holds native code: make it yours alone with chown and chmod 700 {self._folder}",
+            )
+
+    def path(self, digest: str) -> Path:
+        """Where the code of a module is, or will be."""
+        return self._folder / f"{digest}-{self._fingerprint}.cwasm"
+
+    def draft(self, digest: str) -> Path:
+        """Where to write code before it is kept."""
+        return self._folder / f".{digest}-{os.getpid()}-{time.monotonic_ns()}.part"
+
+    def find(self, digest: str) -> Path | None:
+        """The code of a module, where there is some and it is whole; notes that it was used."""
+        path = self.path(digest)
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+            if found != _note(path).read_text():
+                return None
+            os.utime(path)
+        except OSError:
+            return None
+        return path
+
+    def keep(self, digest: str, draft: Path, sha256: str) -> Path:
+        """Takes in the code that was written and synced to `draft`; both names are there when this returns."""
+        path = self.path(digest)
+        note = draft.with_suffix(".note")
+        with note.open("x") as file:
+            file.write(sha256)
+            file.flush()
+            os.fsync(file.fileno())
+        note.replace(_note(path))
+        draft.replace(path)
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+        return path
+
+    def put(self, digest: str, code: bytes | bytearray) -> Path:
+        """Writes code that is in memory."""
+        draft = self.draft(digest)
+        try:
+            with draft.open("xb") as file:
+                file.write(code)
+                file.flush()
+                os.fsync(file.fileno())
+            return self.keep(digest, draft, hashlib.sha256(code).hexdigest())
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def drop(self, digest: str) -> None:
+        """Forgets the code of one module."""
+        self.path(digest).unlink(missing_ok=True)
+        _note(self.path(digest)).unlink(missing_ok=True)
+
+    def sweep(self, in_use: Collection[str]) -> None:
+        """Removes the oldest code until what is left fits, never that of a digest `in_use`, and drafts left behind."""
+        files = []
+        for path in self._folder.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                status = path.stat()
+                if path.suffix == ".cwasm":
+                    files.append((status.st_mtime, status.st_size, path))
+                elif path.suffix in (".part", ".note") and time.time() - status.st_mtime > _ABANDONED:
+                    path.unlink()
+        total = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
+            if total <= self._max_bytes:
+                break
+            if path.name.partition("-")[0] not in in_use:
+                path.unlink(missing_ok=True)
+                _note(path).unlink(missing_ok=True)
+                total -= size
+
+
+def _note(path: Path) -> Path:
+    return path.with_suffix(".sha256")

@@ -1,0 +1,191 @@
+"""Compiled modules: from the cache or a child process, one in memory for all who use it.
+
+The life of a module
+- Asked for the first time, its code is found in the cache or compiled; two who ask at once wait for the same work, and
+  when none of them waits any more the work is given up.
+- It stays in memory while anyone has it open, and its code stays in the cache as long.
+- What it exports and imports is read from the compiled module, once. The server never parses a `.wasm` itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import wasmtime
+
+from insula.errors import InsulaError, UnavailableError
+from insula.wasm.cache import CodeCache
+from insula.wasm.compiler import Compiler, no_room
+from insula.wasm.config import make_engine
+from insula.wasm.contract import Signature
+
+log = logging.getLogger("insula.wasm")
+
+PAGE = 64 << 10
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Import(NamedTuple):
+    """One thing that a module imports. `signature` is None where it is no function; `kind` says what it is then."""
+
+    module: str
+    name: str
+    signature: Signature | None
+    kind: str
+
+
+class Code:
+    """The compiled code of one module. `memory_bytes` is what its memory starts with, `memory_most` what it may declare
+    to grow to (None: no bound of its own)."""
+
+    def __init__(self, digest: str, cache: CodeCache, path: Path) -> None:
+        self.digest = digest
+        self.users = 0
+        self._cache = cache
+        self._module = module = wasmtime.Module.deserialize_file(make_engine(), str(path))
+        self.exports: Mapping[str, Signature] = {
+            export.name: _signature(export.type)
+            for export in module.exports
+            if isinstance(export.type, wasmtime.FuncType)
+        }
+        self.imports: Sequence[Import] = [_import(entry) for entry in module.imports]
+        memories = [e.type for e in module.exports if isinstance(e.type, wasmtime.MemoryType) and e.name == "memory"]
+        self.has_memory = bool(memories)
+        self.memory_bytes = memories[0].limits.min * PAGE if memories else 0
+        most = memories[0].limits.max if memories else None
+        self.memory_most = None if most is None else most * PAGE
+
+    def load(self, engine: wasmtime.Engine) -> wasmtime.Module:
+        """The module for another engine: the code is mapped, not copied. Blocks for a moment."""
+        path = str(self._cache.path(self.digest))
+        try:
+            return wasmtime.Module.deserialize_file(engine, path)
+        except wasmtime.WasmtimeError:
+            log.warning("the code of module %s was gone from the cache; it is written again", self.digest[:12])
+            self._cache.prepare()
+            self._cache.put(self.digest, self._module.serialize())
+            return wasmtime.Module.deserialize_file(engine, path)
+
+
+class OpenModule:
+    """One user's hold on a module: what the contract calls Module. `close` is idempotent."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.digest = code.digest
+        self.exports = code.exports
+        self.imports: Sequence[tuple[str, str]] = [(entry.module, entry.name) for entry in code.imports]
+        self.has_memory = code.has_memory
+        self._open = True
+        code.users += 1
+
+    def close(self) -> None:
+        if self._open:
+            self._open = False
+            self.code.users -= 1
+
+
+class _Work(NamedTuple):
+    task: asyncio.Task[Code]
+    waiting: list[object]
+
+
+class Modules:
+    """The modules of one engine; everything but the code itself belongs to the event loop."""
+
+    def __init__(self, cache: CodeCache, compiler: Compiler) -> None:
+        self._cache = cache
+        self._compiler = compiler
+        self._codes: dict[str, Code] = {}
+        self._works: dict[str, _Work] = {}
+
+    async def load(self, wasm: Path, digest: str) -> OpenModule:
+        """The compiled module of a file whose sha256 is `digest`. PackageError."""
+        if not _DIGEST.fullmatch(digest):
+            raise InsulaError("a module's digest is 64 hexadecimal digits")
+        self._forget_unused()
+        code = self._codes.get(digest)
+        return OpenModule(code if code is not None else await self._share(wasm, digest))
+
+    async def close(self) -> None:
+        """Gives up every work under way."""
+        tasks = [work.task for work in self._works.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._codes.clear()
+
+    async def _share(self, wasm: Path, digest: str) -> Code:
+        work = self._works.get(digest)
+        if work is None:
+            work = self._works[digest] = _Work(asyncio.create_task(self._make(wasm, digest)), [])
+            work.task.add_done_callback(lambda _: self._works.pop(digest, None))
+        me = object()
+        work.waiting.append(me)
+        try:
+            return await asyncio.shield(work.task)
+        except asyncio.CancelledError:
+            work.waiting.remove(me)
+            if work.task.cancelled():
+                raise UnavailableError("the server is stopping") from None
+            if not work.waiting:
+                work.task.cancel()
+            raise
+
+    async def _make(self, wasm: Path, digest: str) -> Code:
+        try:
+            return await self._find_or_compile(wasm, digest)
+        except OSError as error:
+            log.exception("the cache of compiled modules cannot be used")
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            raise no_room() if full else InsulaError("the module's code cannot be stored") from None
+
+    async def _find_or_compile(self, wasm: Path, digest: str) -> Code:
+        await asyncio.to_thread(self._cache.prepare)
+        code = await asyncio.to_thread(self._find, digest)
+        if code is None:
+            draft = self._cache.draft(digest)
+            try:
+                sha256 = await self._compiler.compile(wasm, digest, draft)
+                path = await asyncio.to_thread(self._cache.keep, digest, draft, sha256)
+            finally:
+                await asyncio.to_thread(draft.unlink, missing_ok=True)
+            code = await asyncio.to_thread(Code, digest, self._cache, path)
+            self._codes[digest] = code
+            await asyncio.to_thread(self._cache.sweep, set(self._codes))
+        return self._codes.setdefault(digest, code)
+
+    def _find(self, digest: str) -> Code | None:
+        path = self._cache.find(digest)
+        if path is None:
+            return None
+        try:
+            return Code(digest, self._cache, path)
+        except wasmtime.WasmtimeError as error:
+            log.warning("the cached code of module %s cannot be loaded and is made again: %s", digest[:12], error)
+            with contextlib.suppress(OSError):
+                self._cache.drop(digest)
+            return None
+
+    def _forget_unused(self) -> None:
+        for digest in [digest for digest, code in self._codes.items() if not code.users]:
+            del self._codes[digest]
+
+
+def _signature(kind: wasmtime.FuncType) -> Signature:
+    return Signature(tuple(map(str, kind.params)), tuple(map(str, kind.results)))
+
+
+def _import(entry: wasmtime.ImportType) -> Import:
+    kind = entry.type
+    if isinstance(kind, wasmtime.FuncType):
+        return Import(entry.module, entry.name or "", _signature(kind), "function")
+    return Import(entry.module, entry.name or "", None, type(kind).__name__.removesuffix("Type").lower())

@@ -42,15 +42,17 @@ def _first(found: Iterable[str | None]) -> str | None:
     return next((difference for difference in found if difference), None)
 
 
-def _names(kind: str, ours: Sequence[_Named], theirs: Sequence[_Named]) -> str | None:
+def _names(kind: str, ours: Sequence[_Named], theirs: Sequence[_Named], owner: str = "") -> str | None:
     mine, others = [one.name for one in ours], [one.name for one in theirs]
+    of = f"{owner}." if owner else ""
     for name in mine:
         if name not in others:
-            return f"the {kind} {name} is in the first alone"
+            return f"the {kind} {of}{name} is in the first alone"
     for name in others:
         if name not in mine:
-            return f"the {kind} {name} is in the second alone"
-    return None if mine == others else f"the order of the {kind}s differs: {', '.join(mine)}; {', '.join(others)}"
+            return f"the {kind} {of}{name} is in the second alone"
+    whose = f" of {owner}" if owner else ""
+    return None if mine == others else f"the {kind}s{whose} are in another order"
 
 
 def _method(ours: Method, theirs: Method) -> str | None:
@@ -67,7 +69,7 @@ def _types(ours: Sequence[Type], theirs: Sequence[Type]) -> str | None:
     if difference:
         return difference
     for one, other in zip(mine, others, strict=True):
-        difference = _names(f"field of {one.name}", one.fields, other.fields) or _first(
+        difference = _names("field", one.fields, other.fields, one.name) or _first(
             _field(f"{one.name}.{a.name}", a, b) for a, b in zip(one.fields, other.fields, strict=True)
         )
         if difference:
@@ -82,7 +84,7 @@ def _field(path: str, ours: Field, theirs: Field) -> str | None:
 def _enums(idl: Schema, description: Schema) -> str | None:
     mine, others = _sorted(idl.enums), _sorted(description.enums)
     return _names("enum", mine, others) or _first(
-        _names(f"value of {one.name}", one.values, other.values) for one, other in zip(mine, others, strict=True)
+        _names("value", one.values, other.values, one.name) for one, other in zip(mine, others, strict=True)
     )
 
 

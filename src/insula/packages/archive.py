@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -44,7 +44,7 @@ _SHADOW_FOLDERS = re.compile(r"__MACOSX|PaxHeaders?(\..*)?")
 
 @dataclass(frozen=True, slots=True)
 class Extracted:
-    """What came out: the size in bytes of each file by its path in the package, and the plain files passed over."""
+    """What came out: the size in bytes of each file, and the plain files passed over, by their paths in the package."""
 
     files: dict[str, int]
     passed_over: tuple[str, ...]
@@ -73,14 +73,17 @@ def extract(stream: BinaryIO, into: Path, want: Want, limits: Limits | None = No
         target = into / str(len(found))
         _write(target, entry)
         found[path] = (target, entry.size)
+    root = _root(found, want)
     files = {}
-    for path, (target, length) in _below_root(found, want).items():
-        (into / path).parent.mkdir(exist_ok=True)
-        target.rename(into / path)
-        files[path] = length
-    for target, _ in found.values():
-        target.unlink(missing_ok=True)
-    return Extracted(files, tuple(passed_over))
+    for path, (target, length) in found.items():
+        inside = path.removeprefix(root)
+        if path.startswith(root) and want(inside) is not None:
+            (into / inside).parent.mkdir(exist_ok=True)
+            target.rename(into / inside)
+            files[inside] = length
+        else:
+            target.unlink()
+    return Extracted(files, tuple(path.removeprefix(root) for path in passed_over))
 
 
 class _Names:
@@ -145,17 +148,17 @@ def _most(path: str, want: Want) -> int | None:
     return most
 
 
-def _below_root(found: dict[str, tuple[Path, int]], want: Want) -> dict[str, tuple[Path, int]]:
-    """The found files by their path in the package, which may lie in one top folder."""
-    if at_top := {path: file for path, file in found.items() if want(path) is not None}:
-        return at_top
+def _root(found: Iterable[str], want: Want) -> str:
+    """The folder of the archive that the package lies in: `` or `name/`."""
+    if any(want(path) is not None for path in found):
+        return ""
     roots = sorted({path.partition("/")[0] for path in found})
     if len(roots) > 1:
         raise PackageError(
             f"the archive holds a package in each of {', '.join(repr(root) for root in roots[:4])}",
             hint="pack one package into an archive",
         )
-    return {path.partition("/")[2]: file for path, file in found.items()}
+    return f"{roots[0]}/" if roots else ""
 
 
 def _write(target: Path, entry: Entry) -> None:

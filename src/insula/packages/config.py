@@ -24,6 +24,7 @@ _API = re.compile(r"[a-z][a-z0-9_]*(\.[A-Za-z][A-Za-z0-9_]*)+")
 _VERSION = re.compile(r"[0-9A-Za-z][0-9A-Za-z.+_-]{0,63}")
 _MAX_NAME = 128
 _MAX_APIS = 100
+_MAX_DEPTH = 64
 _ALWAYS_GRANTED = "okra.context"
 
 
@@ -53,14 +54,32 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return folded[found[0]] if found else None
 
 
+def check_depth(file: str, value: Any) -> None:
+    """PackageError where JSON nests so deeply that what reads it later could run out of stack."""
+    level, inside = 0, [value]
+    while inside:
+        if level > _MAX_DEPTH:
+            raise PackageError(f"{file} nests its values more than {_MAX_DEPTH} deep")
+        level += 1
+        inside = [
+            child
+            for container in inside
+            if isinstance(container, dict | list | tuple)
+            for child in (container.values() if isinstance(container, dict) else container)
+        ]
+
+
 def _document(data: bytes) -> dict[str, Any]:
     data = data.removeprefix(_BOM)
     try:
         document = msgspec.json.decode(data)
+    except UnicodeDecodeError as error:
+        raise PackageError(f"{FILE} is not JSON: its text is not UTF-8", hint="save it as UTF-8") from error
     except (msgspec.DecodeError, RecursionError) as error:
         raise PackageError(f"{FILE} is not JSON: {_at_line(str(error), data)}") from error
     if not isinstance(document, dict):
         raise PackageError(f"{FILE} is not a JSON object", hint='it looks like {"name": "Greeter", "version": "1.0.0"}')
+    check_depth(FILE, document)
     return {key: value for key, value in document.items() if value is not None}
 
 

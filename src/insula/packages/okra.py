@@ -11,10 +11,12 @@ import hashlib
 import re
 from pathlib import Path
 
+import msgspec
+
 from insula.errors import PackageError
 from insula.packages.agreement import difference
 from insula.packages.archive import Extracted, extract
-from insula.packages.config import nearest, read_config
+from insula.packages.config import check_depth, nearest, read_config
 from insula.packages.gzipped import Limits
 from insula.packages.package import MB, Package
 from insula.schema.model import Schema, read_description
@@ -49,6 +51,8 @@ def unpack(archive: Path, into: Path, limits: Limits | None = None) -> Extracted
     for name, what in _REQUIRED.items():
         if name not in extracted.files:
             raise PackageError(f"the package has no {name}", hint=_missing_hint(name, what, extracted))
+    for path in extracted.passed_over:
+        _check_migration_name(path)
     return extracted
 
 
@@ -82,18 +86,18 @@ def digest_of(file: Path) -> str:
 
 
 def _size_allowed(path: str) -> int | None:
-    """What a package may hold, and how large. A migration with a name that is none is refused, not passed over: left
-    out silently, it would be missed at the first query."""
     folder, _, name = path.rpartition("/")
-    if not folder:
-        return SIZES.get(name)
-    if folder.partition("/")[0] != MIGRATIONS or not name.lower().endswith(".sql"):
-        return None
-    if folder != MIGRATIONS or not _MIGRATION.fullmatch(name):
+    if folder == MIGRATIONS and _MIGRATION.fullmatch(name):
+        return MAX_MIGRATION
+    return None if folder else SIZES.get(name)
+
+
+def _check_migration_name(path: str) -> None:
+    """A migration with a name that is none is refused: left out silently, it would be missed at the first query."""
+    if path.startswith(f"{MIGRATIONS}/") and path.lower().endswith(".sql"):
         raise PackageError(
             f"{path!r} in the package is not the name of a migration", hint="they look like migrations/001_orders.sql"
         )
-    return MAX_MIGRATION
 
 
 def _missing_hint(name: str, what: str, extracted: Extracted) -> str:
@@ -136,6 +140,10 @@ def _read_schema(folder: Path) -> Schema:
         raise PackageError(
             f"{DESCRIPTION} describes no service", hint="the IDL needs a service Name { … }; build the package again"
         )
+    try:
+        check_depth(DESCRIPTION, msgspec.to_builtins(described))
+    except RecursionError as error:
+        raise PackageError(f"{DESCRIPTION} nests its values too deeply") from error
     schema = check_schema(described, DESCRIPTION)
     if (folder / IDL).exists():
         _check_idl((folder / IDL).read_bytes(), schema)

@@ -80,3 +80,8 @@ class Package:
     def service_id(self) -> ServiceId:
         """`{namespace}.{ServiceName}.{version}`, from the schema."""
         return ServiceId(self.schema.namespace, self.schema.service.name, self.schema.version)
+
+    @property
+    def endpoints(self) -> list[str]:
+        """The path of each method, for the latest version: `/{namespace}.{ServiceName}/{methodName}`."""
+        return [f"/{self.service_id.unversioned}/{method.name}" for method in self.schema.service.methods]

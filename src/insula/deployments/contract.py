@@ -78,7 +78,7 @@ class Deployments(Protocol):
     def list(self) -> list[Listed]:
         """Every deployed service, in the order of deployment."""
 
-    def show(self, service_id: str) -> Shown:
+    async def show(self, service_id: str) -> Shown:
         """One in full; 404 where it is not deployed."""
 
     async def undeploy(self, service_id: str) -> None:

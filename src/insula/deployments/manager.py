@@ -67,7 +67,7 @@ class DeploymentManager:
         depot: Depot,
         repository: DeploymentRepository,
         registry: Registry,
-        stage: Callable[[Package], Awaitable[Generation]],
+        stage: Callable[[Package, Callable[[str], None]], Awaitable[Generation]],
         drain_timeout: float,
     ) -> None:
         self._sources = sources
@@ -95,7 +95,7 @@ class DeploymentManager:
         async def prepare(row: DeploymentRow) -> Generation | None:
             async with gate:
                 try:
-                    return await self._stage(await self._depot.get(row.digest))
+                    return await self._stage(await self._depot.get(row.digest), lambda _: None)
                 except InsulaError as error:
                     self._failed[row.service_id] = str(error)
                     log.error("%s does not start: %s", row.service_id, error)
@@ -159,7 +159,9 @@ class DeploymentManager:
                     history[0].source,
                     watch,
                     plan=plan,
-                    write=lambda: self._repository.pop_to_previous(service_id, expected_digest=present.digest),
+                    write=lambda: self._repository.pop_to_previous(
+                        service_id, expected_digest=present.digest, deployed_at=_now()
+                    ),
                 )
 
     async def undeploy(self, service_id: str) -> None:
@@ -192,7 +194,7 @@ class DeploymentManager:
                     digest=package.digest,
                     version=package.config.version,
                     source=source,
-                    deployed_at=datetime.now(UTC),
+                    deployed_at=_now(),
                     expected_digest=present.digest if present else None,
                 )
 
@@ -210,7 +212,7 @@ class DeploymentManager:
         """The steps that every change shares, from a checked package to the flip."""
         service_id = str(package.service_id)
         old = self._registry.find(service_id)
-        generation = await self._stage_timed(package, watch)
+        generation = await self._stage(package, watch.done)
         try:
             self._registry.check(generation)
             planned = changes.describe(package, old.package if old else None)
@@ -242,32 +244,27 @@ class DeploymentManager:
             steps=watch.steps,
         )
 
-    async def _stage_timed(self, package: Package, watch: Stopwatch) -> Generation:
-        generation = await self._stage(package)
-        watch.done("ready")
-        return generation
-
     # Views
 
     def list(self) -> list[Listed]:
         """See the contract."""
         return [self._listed(row) for row in self._rows.values()]
 
-    def show(self, service_id: str) -> Shown:
+    async def show(self, service_id: str) -> Shown:
         """See the contract."""
         row = self._row(service_id)
-        return views.show(self._listed(row), self._registry.find(service_id), self._failed.get(service_id))
-
-    def failed(self) -> dict[str, str]:
-        """Service id -> why its present digest does not run."""
-        return dict(self._failed)
+        generation = self._registry.find(service_id)
+        latest = generation is not None and self._registry.find(generation.id.unversioned) is generation
+        previous = [f"sha256:{entry.digest}" for entry in await self._repository.previous(service_id)]
+        failed = self._failed.get(service_id)
+        return views.show(self._listed(row), generation, latest=latest, failed=failed, previous=previous)
 
     def _listed(self, row: DeploymentRow) -> Listed:
         generation = self._registry.find(row.service_id)
         return Listed(
             id=row.service_id,
             source=row.source,
-            deployed_at=row.deployed_at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            deployed_at=row.deployed_at,
             state=generation.service.state.value if generation else "stopped",
             digest=f"sha256:{row.digest}",
             version=row.version,
@@ -331,3 +328,7 @@ class DeploymentManager:
         task = asyncio.create_task(run())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

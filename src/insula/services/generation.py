@@ -23,9 +23,9 @@ from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
 from insula.host.output import line_writer
 from insula.packages.package import MB, Package
-from insula.plans import BinaryCodec, Plan
+from insula.plans import Plan
+from insula.schema.binary_codec import BinaryStore
 from insula.schema.json_codec import compile_json
-from insula.schema.model import Method
 from insula.schema.policy import is_read_only, is_stream, policy_of
 from insula.services.clock import Clock, LoopClock
 from insula.services.service import Service, ServiceOptions
@@ -39,16 +39,17 @@ CLOSE_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What generations are made with. `binary` gives the protobuf codec of a method at its first use; `max_body` in
-    bytes, `idle_after` in seconds, `max_depth` in services that a call may come through."""
+    """What generations are made with. `max_body` in bytes; `max_timeout` in seconds bounds what a package asks for,
+    `idle_after` in seconds, `max_depth` in services that a call may come through."""
 
     engine: Engine
     abi: Abi
     catalogue: Catalogue
     grants: Grants
     logs: GuestLogs
-    binary: Callable[[Package, Method], BinaryCodec]
+    binary: BinaryStore
     max_body: int = 4 * MB
+    max_timeout: float = 60.0
     idle_after: float = 60.0
     max_depth: int = 8
     clock: Clock = field(default_factory=LoopClock)
@@ -127,10 +128,10 @@ async def stage(
                 method=method.name,
                 read_only=is_read_only(method),
                 policy=policy,
-                timeout=config.limits.timeout_ms / 1000,
+                timeout=min(config.limits.timeout_ms / 1000, workshop.max_timeout),
                 max_body=workshop.max_body,
                 json=codec,
-                binary=_binary(workshop, package, method),
+                binary=workshop.binary.lazy(package.schema, method, codec),
                 submit=service.submit,
                 doc=method.doc,
             )
@@ -150,10 +151,6 @@ def _options(package: Package, workshop: Workshop) -> ServiceOptions:
         idle_after=workshop.idle_after,
         max_depth=workshop.max_depth,
     )
-
-
-def _binary(workshop: Workshop, package: Package, method: Method) -> Callable[[], BinaryCodec]:
-    return lambda: workshop.binary(package, method)
 
 
 async def _stopped(service: Service) -> None:

@@ -1,0 +1,231 @@
+"""The one place that knows every room: it makes the parts of a server from the settings and joins them.
+
+`assembled` is an async context: what it makes, it takes apart in reverse. Nothing listens yet; `server.py` opens the
+doors once everything behind them stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+import insula
+from insula.abi.okra import OkraAbi
+from insula.api.lazy import AdminApp
+from insula.api.parts import AdminParts
+from insula.deployments.manager import DeploymentManager
+from insula.edge.admission import Draining, identified
+from insula.edge.app import Application
+from insula.edge.exchange import Route
+from insula.edge.metrics import Metrics
+from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
+from insula.edge.plain import Sources as Told
+from insula.edge.routes import RouteTable
+from insula.gateways.connect import ConnectGateway
+from insula.gateways.missing import missing_route
+from insula.host import catalogue
+from insula.host.grants import Grants
+from insula.host.guest_log import GuestLogs
+from insula.host.services import HostServices
+from insula.packages.depot import Depot
+from insula.packages.package import Package
+from insula.packages.sources import SourceOptions, Sources
+from insula.schema.binary_codec import BinaryStore
+from insula.services.exposition import families
+from insula.services.generation import Generation, Workshop, stage
+from insula.services.registry import Registry, Table
+from insula.settings import Settings
+from insula.settings.startable import is_loopback
+from insula.storage.database import Database
+from insula.storage.deployments import DeploymentRepository
+from insula.storage.folder import DataFolder
+from insula.storage.state import StateRepository
+from insula.wasm.threads import ThreadEngine
+
+
+@dataclass
+class Facts:
+    """What the plain pages tell about the server. `ready` is true between the end of the start and the first signal."""
+
+    ready: bool = False
+    started: float = field(default_factory=time.monotonic)
+    connections: Callable[[], int] = lambda: 0
+    public_url: str = ""
+    admin_url: str = ""
+
+
+@dataclass(frozen=True)
+class House:
+    """A server that stands and does not listen: its two applications, and what changes what they serve."""
+
+    public: Application
+    admin: AdminApp
+    manager: DeploymentManager
+    depot: Depot
+    draining: Draining
+    metrics: Metrics
+    facts: Facts
+
+
+@asynccontextmanager
+async def assembled(settings: Settings) -> AsyncIterator[House]:
+    """Makes every part, runs what is deployed, and on the way out drains and closes all of it.
+
+    ConfigurationError where the data folder, the database or a capability cannot be used.
+    """
+    folder = await asyncio.to_thread(DataFolder.open, settings.server.data_dir)
+    try:
+        database = await Database.open(settings.storage_url)
+        try:
+            async with _standing(settings, folder, database) as house:
+                yield house
+        finally:
+            await database.close()
+    finally:
+        folder.close()
+
+
+@asynccontextmanager
+async def _standing(settings: Settings, folder: DataFolder, database: Database) -> AsyncIterator[House]:
+    limits = settings.limits
+    registry, facts, logs = Registry(), Facts(), GuestLogs()
+    engine = ThreadEngine(
+        folder.path / "modules",
+        threads=limits.threads,
+        compile_timeout=settings.packages.compile_timeout_ms / 1000,
+        compile_memory=settings.packages.compile_memory_mb << 20,
+    )
+    try:
+        host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=StateRepository(database))
+        workshop = Workshop(
+            engine=engine,
+            abi=OkraAbi(),
+            catalogue=await asyncio.to_thread(catalogue.load, host),
+            grants=Grants(settings.grants.default, settings.grants.allow, settings.grants.deny),
+            logs=logs,
+            binary=BinaryStore(),
+            max_body=limits.body_bytes,
+            max_timeout=limits.request_timeout_ms / 1000,
+        )
+        depot = Depot(folder.path / "depot", max_bytes=settings.packages.max_bytes)
+
+        async def stage_package(package: Package, step: Callable[[str], None]) -> Generation:
+            return await stage(package, workshop, step=step)
+
+        manager = DeploymentManager(
+            sources=Sources(depot, _source_options(settings)),
+            depot=depot,
+            repository=DeploymentRepository(database, folder.node_id),
+            registry=registry,
+            stage=stage_package,
+            drain_timeout=limits.drain_timeout_ms / 1000,
+        )
+        metrics = Metrics(lambda: facts.connections())
+        metrics.add(lambda: families(registry.generations))
+        draining = Draining(always=PLAIN_LABELS)
+        public = _public(registry, metrics, draining, facts, limits.max_connections)
+        house = House(
+            public=public,
+            admin=_admin(settings, manager, metrics, facts),
+            manager=manager,
+            depot=depot,
+            draining=draining,
+            metrics=metrics,
+            facts=facts,
+        )
+        await manager.start()
+        try:
+            yield house
+        finally:
+            await manager.stop()
+    finally:
+        await engine.close()
+
+
+def _public(
+    registry: Registry,
+    metrics: Metrics,
+    draining: Draining,
+    facts: Facts,
+    max_connections: int,
+) -> Application:
+    def welcome() -> Welcome:
+        links = {"/health": "whether this server is well", "/metrics": "what it has counted, for Prometheus"}
+        if facts.admin_url:
+            links[facts.admin_url] = "the admin API, on this machine: deploy, list, roll back, undeploy"
+        return Welcome(
+            "Insula",
+            insula.__version__,
+            "A WebAssembly application server. A service answers a POST of JSON at each of its paths.",
+            links,
+            tuple(path for generation in registry.generations for path in generation.package.endpoints),
+        )
+
+    def status() -> Status:
+        return Status(insula.__version__, time.monotonic() - facts.started, facts.connections(), max_connections)
+
+    def ready() -> str:
+        return "" if facts.ready else "draining" if draining.on else "starting"
+
+    fixed = list(plain_routes(Told(welcome, ready, status, metrics)))
+    application = Application(
+        RouteTable(fixed), missing=missing_route(), checks=(draining, identified), metrics=metrics
+    )
+    gateway = ConnectGateway()
+    made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
+
+    def follow(table: Table) -> None:
+        """The routes of a new table; those of a generation that stays are the ones that it had."""
+        kept: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
+        routes = list(fixed)
+        for generation in table.generations:
+            latest = table.by_name[generation.id.unversioned] is generation
+            key = (generation, latest)
+            kept[key] = made.get(key) or [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
+            routes += kept[key]
+        application.table = RouteTable(routes)
+        made.clear()
+        made.update(kept)
+
+    registry.on_change(follow)
+    return application
+
+
+def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> AdminApp:
+    def health() -> dict[str, object]:
+        return {
+            "status": "healthy" if facts.ready else "unhealthy",
+            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        }
+
+    return AdminApp(
+        AdminParts(
+            deployments=manager,
+            version=insula.__version__,
+            max_bytes=settings.packages.max_bytes,
+            read_timeout=settings.packages.read_timeout_ms / 1000,
+            token=settings.admin_token,
+            status=lambda: "healthy" if facts.ready else "unhealthy",
+            public_url=lambda: facts.public_url,
+            health=health,
+            metrics=metrics.exposition,
+        )
+    )
+
+
+def _source_options(settings: Settings) -> SourceOptions:
+    """On a loopback admin port any file may be read; on another only what `[sources] roots` names."""
+    roots: tuple[Path, ...] | None = settings.sources.roots
+    if not roots and is_loopback(settings.server.admin_host):
+        roots = None
+    return SourceOptions(
+        roots=roots,
+        max_bytes=settings.packages.max_bytes,
+        allow_private=settings.sources.allow_private,
+        timeout=settings.packages.read_timeout_ms / 1000,
+    )

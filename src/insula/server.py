@@ -1,0 +1,217 @@
+"""A server: starts in order, drains and stops in reverse.
+
+The order of a start: the settings are checked, both ports are bound (so that a port in use is one plain line), the data
+folder is locked, the database is opened, what is deployed is staged, and only then the doors open. A signal turns it
+round: new calls are refused, those in flight get their grace, services stop, the database closes. A second signal ends
+the process at once; whatever was acknowledged is on the disk already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import uvloop
+
+from insula import examples
+from insula.assembly import House, assembled
+from insula.edge.limits import Limits
+from insula.edge.server import Listener, bind
+from insula.errors import Code, InsulaError
+from insula.logs import Logs
+from insula.settings import Settings, check_startable
+
+log = logging.getLogger("insula.server")
+
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+
+class Server:
+    """Insula in one object.
+
+    `run()` serves until a signal comes. `start()` and `stop()` do the same inside a loop that is already running, and
+    `app()` is the public port as an ASGI application for a server of your own, which must send it the lifespan events.
+    `deploy` are packages to have deployed once it is up, unless they are already: files, or the name of an example that
+    comes with Insula (`greeter`). `ready` is called once the doors are open.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        deploy: Sequence[str | Path] = (),
+        ready: Callable[[Server], None] | None = None,
+    ) -> None:
+        self.settings = settings or Settings()
+        self._deploy = [(examples.find(str(entry)) or Path(entry).absolute()).as_uri() for entry in deploy]
+        self._ready = ready
+        self._sockets: list[socket.socket] = []
+        self._listeners: list[Listener] = []
+        self._house: House | None = None
+        self._stack = AsyncExitStack()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the public listener; RuntimeError before it is bound."""
+        return self._address(0)
+
+    @property
+    def admin_address(self) -> tuple[str, int]:
+        """Host and port of the admin listener; RuntimeError before it is bound."""
+        return self._address(1)
+
+    def _address(self, index: int) -> tuple[str, int]:
+        if not self._sockets:
+            raise RuntimeError("the server is not started")
+        host, port = self._sockets[index].getsockname()[:2]
+        return host, port
+
+    def run(self) -> int:
+        """Serves until SIGINT or SIGTERM; 0 after an orderly stop. ConfigurationError where it cannot start."""
+        check_startable(self.settings)
+        self._bind()
+        with Logs(self.settings.logging) as logs:
+            uvloop.run(self._serve(logs))
+        return 0
+
+    async def start(self) -> None:
+        """Opens the doors; returns once calls are answered. ConfigurationError where it cannot start."""
+        check_startable(self.settings)
+        if not self._sockets:
+            await asyncio.to_thread(self._bind)
+        try:
+            house = self._house = await self._stack.enter_async_context(assembled(self.settings))
+            await self._open(house)
+            await self._deploy_wanted(house)
+        except BaseException:
+            await self.stop(0)
+            raise
+        house.facts.ready = True
+        if self._ready is not None:
+            self._ready(self)
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Refuses new calls, lets those in flight finish for `grace` seconds (the setting's, unless given), then stops
+        every service and closes everything. Idempotent."""
+        if grace is None:
+            grace = self.settings.limits.shutdown_grace_ms / 1000
+        if self._house is not None:
+            self._house.facts.ready = False
+            self._house.draining.on = True
+        await asyncio.gather(*(listener.stop(grace) for listener in self._listeners))
+        await self._stack.aclose()
+        for sock in self._sockets:
+            sock.close()
+        self._house = None
+        self._listeners.clear()
+
+    def app(self) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+        """The public port as an ASGI application. It needs the lifespan events: services start with the first and stop
+        with the last."""
+
+        async def application(scope: Message, receive: Receive, send: Send) -> None:
+            if scope["type"] == "lifespan":
+                await self._lifespan(receive, send)
+            elif self._house is None:
+                raise RuntimeError("this application needs the lifespan events of ASGI: switch them on in your server")
+            else:
+                await self._house.public(scope, receive, send)
+
+        return application
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            check_startable(self.settings)
+            self._house = await self._stack.enter_async_context(assembled(self.settings))
+            await self._deploy_wanted(self._house)
+            self._house.facts.ready = True
+        except InsulaError as error:
+            await self._stack.aclose()
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _serve(self, logs: Logs) -> None:
+        loop = asyncio.get_running_loop()
+        stopped = asyncio.Event()
+
+        def on_signal() -> None:
+            if stopped.is_set():
+                logs.close(0.5)
+                os._exit(0)
+            stopped.set()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, on_signal)
+        starting = asyncio.create_task(self.start())
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await waiting
+        else:
+            starting.cancel()
+            await asyncio.wait((starting,))
+        log.info("stopping; a second signal ends the process at once")
+        await self.stop()
+        log.info("stopped")
+
+    def _bind(self) -> None:
+        server = self.settings.server
+        public = bind(server.host, server.port, "--port")
+        try:
+            admin = bind(server.admin_host, server.admin_port, "--admin-port")
+        except BaseException:
+            public.close()
+            raise
+        self._sockets = [public, admin]
+
+    async def _open(self, house: House) -> None:
+        limits = self.settings.limits
+        public = Limits(
+            max_connections=limits.max_connections,
+            max_head=limits.header_bytes,
+            max_target=limits.target_bytes,
+            max_fields=limits.header_count,
+            first_byte_timeout=limits.header_timeout_ms / 1000,
+            head_timeout=limits.header_timeout_ms / 1000,
+            keep_alive_timeout=limits.keep_alive_ms / 1000,
+            body_timeout=limits.body_timeout_ms / 1000,
+            min_rate=limits.body_rate_bytes,
+            write_timeout=limits.write_timeout_ms / 1000,
+        )
+        admin = Limits(max_connections=limits.max_admin_connections, body_timeout=self._admin_body_timeout())
+        dropped = house.metrics.dropped
+        self._listeners = [
+            Listener(house.public, self._sockets[0], public, dropped=dropped),
+            Listener(house.admin, self._sockets[1], admin, dropped=dropped),
+        ]
+        for listener in self._listeners:
+            await listener.start()
+        house.facts.connections = lambda: self._listeners[0].connections if self._listeners else 0
+        house.facts.public_url, house.facts.admin_url = (listener.url for listener in self._listeners)
+        log.info("listening on %s, admin on %s", house.facts.public_url, house.facts.admin_url)
+
+    def _admin_body_timeout(self) -> float:
+        return self.settings.packages.read_timeout_ms / 1000
+
+    async def _deploy_wanted(self, house: House) -> None:
+        for source in self._deploy:
+            try:
+                await house.manager.deploy(source)
+            except InsulaError as error:
+                if error.code is not Code.ALREADY_EXISTS:
+                    raise

@@ -1,0 +1,50 @@
+"""What the services of a node have counted, as metric families for the metrics page: plain numbers, read in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from insula.services.generation import Generation
+
+
+def families(generations: Iterable[Generation]) -> Iterable[Any]:
+    """Counters and gauges by service id, and for calls that failed by code."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
+    label = ("service",)
+    calls = CounterMetricFamily("insula_calls", "Calls that were submitted, refused ones too.", labels=label)
+    errors = CounterMetricFamily("insula_call_errors", "Calls that failed.", labels=("service", "code"))
+    traps = CounterMetricFamily(
+        "insula_instances_lost", "Instances lost to a trap, an exit or a deadline.", labels=label
+    )
+    starts = CounterMetricFamily("insula_instance_starts", "Instances started.", labels=label)
+    failed = CounterMetricFamily("insula_instance_start_failures", "Instances that did not start.", labels=label)
+    waits = CounterMetricFamily("insula_mailbox_waits", "Calls that waited for an instance.", labels=label)
+    waited = CounterMetricFamily("insula_mailbox_wait_seconds", "Seconds that calls waited, together.", labels=label)
+    waiting = GaugeMetricFamily("insula_mailbox_waiting", "Calls that wait now.", labels=label)
+    instances = GaugeMetricFamily("insula_instances", "Instances by kind.", labels=("service", "kind"))
+    state = GaugeMetricFamily(
+        "insula_service_state", "1 for the state that a service is in.", labels=("service", "state")
+    )
+    for generation in generations:
+        service, name = generation.service, (str(generation.id),)
+        counts = service.counts
+        for code, number in list(counts.errors.items()):
+            errors.add_metric((*name, code.value), number)
+        numbers: tuple[tuple[Any, float], ...] = (
+            (calls, counts.calls),
+            (traps, counts.traps),
+            (starts, counts.starts),
+            (failed, counts.failed_starts),
+            (waits, counts.waits),
+            (waited, counts.wait_us / 1e6),
+            (waiting, service.mailbox()["waiting"]),
+        )
+        for family, value in numbers:
+            family.add_metric(name, value)
+        for kind, number in service.instances().items():
+            instances.add_metric((*name, kind), number)
+        state.add_metric((*name, service.state.value), 1)
+    return (calls, errors, traps, starts, failed, waits, waited, waiting, instances, state)

@@ -11,13 +11,16 @@ from insula.build.shapes import Kind, Names, Shape, Shapes
 from insula.schema.model import Enum, Field, Method, Schema, Type
 from insula.schema.names import json_name, unspecified
 
-_KEYWORDS = (
-    "alignas alignof asm auto bool break case char const constexpr continue default do double else enum extern false "
-    "float for goto if inline int long main nullptr register restrict return short signed sizeof static static_assert "
-    "struct switch thread_local true typedef typeof typeof_unqual union unsigned void volatile while NULL FILE EOF "
-    "size_t ssize_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t intptr_t uintptr_t "
-    "in out input output name value"
-).split()
+_KEYWORDS = frozenset(
+    """
+    alignas alignof asm auto bool break case char const constexpr continue default do double else enum extern false
+    float for goto if inline int long main nullptr register restrict return short signed sizeof static static_assert
+    struct switch thread_local true typedef typeof typeof_unqual union unsigned void volatile while NULL FILE EOF
+    size_t ssize_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t intptr_t uintptr_t
+    """.split()
+)
+#: What the generated functions call their own variables: no type may hide behind one.
+_VARIABLES = ("in", "out", "input", "output", "name", "value", "list", "status", "i", "text")
 
 _SCALARS = {
     Kind.STRING: "insula_string",
@@ -48,8 +51,8 @@ class _C:
         self.shapes = Shapes(schema)
         self.types = self.shapes.ordered()
         self.service = schema.service
-        names = Names(_KEYWORDS)
-        self.names = {named.name: names.take(named.name) for named in (*self.types, *schema.enums)}
+        names = Names((*_KEYWORDS, *_VARIABLES))
+        self.names = {name: names.take(name) for name in self.shapes.names}
         self.lists = {name: names.take(f"{c_name}_list") for name, c_name in self.names.items()}
         self.values = {
             enum.name: {
@@ -199,10 +202,9 @@ class _C:
             f"__attribute__((unused)) static {name} read_{name}(insula_reader *in) {{",
             "    insula_string text = insula_read_string(in);",
         ]
-        for value in enum.values:
-            lines.append(f'    if (IS(text, "{value.name}")) return {values[value.name]};')
         return [
             *lines,
+            *(f'    if (IS(text, "{value.name}")) return {values[value.name]};' for value in enum.values),
             f'    if (!IS(text, "{unspecified(enum.name)}")) insula_read_problem(in, "is no value of {enum.name}");',
             f"    return {values['UNSPECIFIED']};",
             "}",
@@ -216,8 +218,10 @@ class _C:
             "    switch (value) {",
             f'    case {values["UNSPECIFIED"]}: insula_put_text(out, "\\"{unspecified(enum.name)}\\""); return;',
         ]
-        for value in enum.values:
-            lines.append(f'    case {values[value.name]}: insula_put_text(out, "\\"{value.name}\\""); return;')
+        lines += [
+            f'    case {values[value.name]}: insula_put_text(out, "\\"{value.name}\\""); return;'
+            for value in enum.values
+        ]
         return [*lines, "    }", f'    insula_write_problem(out, "no value of {enum.name}");', "}", ""]
 
     def list_reader(self, shape: Shape) -> list[str]:
@@ -277,7 +281,9 @@ class _C:
                     lines.append(f"            value->{flag} = true;")
                 lines.append(f"            {self.read(shape, f'value->{own}')}")
             branch = "} else if"
-        lines += ["        } else {", "            insula_skip(in);", "        }"] if type_.fields else ["insula_skip(in);"]
+        lines += (
+            ["        } else {", "            insula_skip(in);", "        }"] if type_.fields else ["insula_skip(in);"]
+        )
         return [*lines, "    }", "}", ""]
 
     def writer(self, type_: Type) -> list[str]:

@@ -44,7 +44,7 @@ class _Go:
         self.module = module
         names = Names(["Serve"])
         self.service = names.take(_exported(schema.service.name))
-        self.names = {named.name: names.take(_exported(named.name)) for named in (*self.types, *schema.enums)}
+        self.names = {name: names.take(_exported(name)) for name in self.shapes.names}
         self.values = {
             enum.name: {
                 value: names.take(self.names[enum.name] + _exported(pascal_value(enum.name, value)))
@@ -87,7 +87,10 @@ class _Go:
         return {field.name: names.take(_exported(field.name)) for field in type_.fields}
 
     def interface(self) -> list[str]:
-        lines = [f"// {self.service} is what the service does: this is yours to implement.", f"type {self.service} interface {{"]
+        lines = [
+            f"// {self.service} is what the service does: this is yours to implement.",
+            f"type {self.service} interface {{",
+        ]
         for method in self.shapes.methods:
             lines += [*_comment(method.doc, "\t"), f"\t{self.signature(method)}"]
         lines += [
@@ -124,7 +127,14 @@ class _Go:
         lines += ["if err := in.End(); err != nil {", "\treturn err", "}"]
         call = f"service.{self.methods[method.name]}({'&input' if method.input_type else ''})"
         if not method.output_type:
-            return [*lines, f"if err := {call}; err != nil {{", "\treturn err", "}", 'out.Raw(insula.JSON("{}"))', "return nil"]
+            return [
+                *lines,
+                f"if err := {call}; err != nil {{",
+                "\treturn err",
+                "}",
+                'out.Raw(insula.JSON("{}"))',
+                "return nil",
+            ]
         shape = self.shapes.of(method.output_type)
         lines += [f"output, err := {call}", "if err != nil {", "\treturn err", "}"]
         if shape.kind is Kind.MESSAGE and not shape.is_list:

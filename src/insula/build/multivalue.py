@@ -43,7 +43,7 @@ def link_host_import(wasm: bytes) -> bytes:
         _TYPE: _appended(bodies[_TYPE], 2, _REAL_TYPE + _SHIM_TYPE),
         _IMPORT: imports[: shim.start] + real_import + imports[shim.end :],
         _FUNCTION: _appended(bodies[_FUNCTION], 1, _encode(real_type + 1)),
-        _CODE: _appended(_retarget(bodies[_CODE], shim.index, shim.imported + defined), 1, _adapter(shim.index)),
+        _CODE: _appended(_retarget(bodies[_CODE], shim.function, shim.imported + defined), 1, _adapter(shim.function)),
     }
     return wasm[:8] + b"".join(_section(kind, changed.get(kind, body)) for kind, body in _sections(wasm))
 
@@ -63,11 +63,11 @@ def _adapter(index: int) -> bytes:
 
 
 class _Shim(NamedTuple):
-    """The shim's import: its place in the section, its function index, and how many functions are imported in all."""
+    """The shim's import: its place in the section, its number among the functions, and how many functions are imported in all."""
 
     start: int
     end: int
-    index: int
+    function: int
     imported: int
 
 

@@ -117,6 +117,11 @@ class Shapes:
         return self.schema.service.methods
 
     @property
+    def names(self) -> list[str]:
+        """The names of all types and enums."""
+        return [*self._types, *self._enums]
+
+    @property
     def enums(self) -> tuple[Enum, ...]:
         return self.schema.enums
 

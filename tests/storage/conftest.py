@@ -41,6 +41,15 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
             connection.execute(f"DELETE FROM {table.name}".encode())
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables, to be changed at will."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/insula.db"
+    found: str = request.getfixturevalue("postgres_url")
+    return found
+
+
 @pytest.fixture
 async def db(url: str) -> AsyncIterator[Database]:
     """An open database."""

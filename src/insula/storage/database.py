@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from sqlalchemy.engine import URL, Connection, Engine
 
-from insula.errors import DeadlineError
+from insula.errors import DeadlineError, UnavailableError
 from insula.storage import migrate
 from insula.storage.engine import create_file, describe, make_engine, parse_url
 from insula.storage.link import Link
@@ -33,6 +33,7 @@ class Database:
         self._writer = writer
         self._readers = readers
         self._timeout = timeout
+        self._closed = False
         self.description = describe(url)
 
     @classmethod
@@ -56,15 +57,16 @@ class Database:
         readers = Readers(engine, threads=reader_threads, max_waiting=max_waiting)
         return cls(engine.url, Writer(link, max_waiting=max_waiting), readers, timeout)
 
-    async def write(self, unit: Callable[[Connection], T], *, timeout: float | None = None) -> T:
+    async def write(self, unit: Callable[[Connection], T], *, lock: str = "", timeout: float | None = None) -> T:
         """Runs the unit in a transaction; its result once that is committed and on the disk.
 
         What the unit raises is raised here, and nothing of it is written. LimitError where the queue is full;
         DeadlineError after `timeout` seconds; UnavailableError where the database is out of reach or closed. A caller
-        that is cancelled, or whose time is up, leaves the unit unbegun or carried out whole.
+        that is cancelled, or whose time is up, leaves the unit unbegun or carried out whole. `lock` names what the unit
+        locks, where other servers lock it too: units that wait together are run in the order of these names.
         """
         wait = self._allowed(timeout)
-        job = self._writer.submit(unit)
+        job = self._writer.submit(unit, lock)
         try:
             async with asyncio.timeout(wait) as limit:
                 return await job.future
@@ -96,10 +98,12 @@ class Database:
 
     async def close(self) -> None:
         """Refuses what is new, carries out what waits, closes every connection. May be called twice."""
-        await self._writer.close()
-        await self._readers.close()
+        self._closed = True
+        await asyncio.gather(self._writer.close(), self._readers.close())
 
     def _allowed(self, timeout: float | None) -> float:
+        if self._closed:
+            raise UnavailableError("the database is closed: the server is stopping")
         wait = self._timeout if timeout is None else min(timeout, self._timeout)
         if wait <= 0:
             raise DeadlineError("the deadline passed before the database was asked")

@@ -7,6 +7,7 @@ it was; servers that start at once on one database wait for each other.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,8 @@ SCRIPTS = Path(__file__).parent / "migrations"
 _REVISION = text(f"SELECT version_num FROM {VERSION_TABLE}")  # noqa: S608  (a constant)
 #: A number of our own for PostgreSQL's advisory lock: the letters "insula".
 _LOCK = text(f"SELECT pg_advisory_xact_lock({int.from_bytes(b'insula')})")
+#: Alembic keeps what it is at work on in globals: one migration at a time in a process.
+_alembic = threading.Lock()
 #: Others may be migrating: what they do must not count as a lock held too long.
 _PATIENCE = (text("SET LOCAL lock_timeout = '60s'"), text("SET LOCAL statement_timeout = '120s'"))
 
@@ -44,7 +47,7 @@ def ensure(link: Link, setting: str) -> None:
         with connection.begin():
             if revision(connection) == HEAD:
                 return
-        with _cascades_off(connection), connection.begin():
+        with _alembic, _cascades_off(connection), connection.begin():
             _upgrade(connection, setting)
     except DBAPIError as error:
         if diagnose(error) in (Fault.LOST, Fault.BUSY, Fault.FULL):

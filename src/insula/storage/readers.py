@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import LimitError, UnavailableError
+from insula.errors import LimitError
 from insula.storage.faults import Fault, diagnose, refusal
 from insula.storage.link import Link
 
@@ -29,15 +29,12 @@ class Readers:
         self._engine = engine
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._closed = False
         self._own = threading.local()
         self._links: list[Link] = []
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="insula-reader")
 
     async def run(self, unit: Callable[[Connection], T]) -> T:
-        """The unit's result. LimitError where too many wait, UnavailableError once it is closed."""
-        if self._closed:
-            raise UnavailableError("the database is closed: the server is stopping")
+        """The unit's result. LimitError where too many wait."""
         if self._waiting >= self._max_waiting:
             raise LimitError("too many reads are waiting for the database", hint="try again", retry_after=1)
         self._waiting += 1
@@ -53,7 +50,6 @@ class Readers:
 
     async def close(self) -> None:
         """Waits for the reads that are under way, then closes the connections."""
-        self._closed = True
         await asyncio.to_thread(self._executor.shutdown, wait=True)
         for link in self._links:
             await asyncio.to_thread(link.close)

@@ -19,6 +19,7 @@ import math
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import BindParameter, bindparam, delete, insert, or_, select, text, update
@@ -163,7 +164,7 @@ class StateRepository:
             held.expect(if_version)
             return self._store(connection, held, value, now, None if ttl is None else now + math.ceil(ttl * 1000))
 
-        return await self._db.write(unit, timeout=timeout)
+        return await self._db.write(unit, lock=service, timeout=timeout)
 
     async def delete(
         self, service: str, key: str, *, if_version: int | None = None, timeout: float | None = None
@@ -180,7 +181,7 @@ class StateRepository:
             _set_usage(connection, service, held.usage.without(key, held.row_value, held.row_version))
             return held.value is not None
 
-        return await self._db.write(unit, timeout=timeout)
+        return await self._db.write(unit, lock=service, timeout=timeout)
 
     async def increment(
         self, service: str, key: str, delta: int | float = 1, *, timeout: float | None = None
@@ -201,7 +202,7 @@ class StateRepository:
             self._store(connection, held, repr(total), now, held.expires)
             return total
 
-        return await self._db.write(unit, timeout=timeout)
+        return await self._db.write(unit, lock=service, timeout=timeout)
 
     async def list_keys(
         self,
@@ -239,7 +240,7 @@ class StateRepository:
         services = await self._db.read(lambda c: list(c.scalars(_STALE_SERVICES, values)))
         swept = 0
         for service in services:
-            swept += await self._db.write(lambda c, service=service: self._sweep(c, service))  # type: ignore[misc]
+            swept += await self._db.write(partial(self._sweep, service), lock=service)
         return swept
 
     async def keep_swept(self, every: float = 60.0) -> None:
@@ -259,7 +260,7 @@ class StateRepository:
     def _store(self, connection: Connection, held: _Held, value: str, now: int, expires: int | None) -> StateValue:
         service, key = held.service, held.key
         while (after := self._with_room(held, value)) is None:
-            if not self._sweep(connection, service):
+            if not self._sweep(service, connection):
                 raise LimitError(
                     f"the state of {service} is full: {self._max_keys} keys and {self._max_bytes} bytes at most",
                     hint="delete keys, or give them a ttl",
@@ -294,7 +295,7 @@ class StateRepository:
         full = (more and after.keys > self._max_keys) or (grown > 0 and after.bytes > self._max_bytes)
         return None if full else after
 
-    def _sweep(self, connection: Connection, service: str) -> int:
+    def _sweep(self, service: str, connection: Connection) -> int:
         usage = _usage(connection, service)
         rows = connection.execute(_STALE, {"b_service": service, "b_now": self._now()}).all()
         if rows:

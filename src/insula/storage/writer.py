@@ -38,10 +38,11 @@ TRIES = 6
 class Job(Generic[T]):
     """One unit on its way through the writer, and the future of its outcome."""
 
-    __slots__ = ("_claim", "future", "unit")
+    __slots__ = ("_claim", "future", "lock", "unit")
 
-    def __init__(self, unit: Callable[[Connection], T], future: asyncio.Future[T]) -> None:
+    def __init__(self, unit: Callable[[Connection], T], lock: str, future: asyncio.Future[T]) -> None:
         self.unit = unit
+        self.lock = lock
         self.future = future
         self._claim = threading.Lock()
 
@@ -56,6 +57,11 @@ class _CommitFailedError(Exception):
         self.error = error
 
 
+def _lock(job: Job[Any]) -> str:
+    """Units are run in the order of what they lock: two servers that take locks in one order never hold each other up."""
+    return job.lock
+
+
 #: What became of a job: its value, or the error in its place.
 _Outcome = tuple[Job[Any], Any, BaseException | None]
 
@@ -67,28 +73,23 @@ class Writer:
         self._link = link
         self._max_waiting = max_waiting
         self._waiting = 0
-        self._closed = False
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="insula-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, unit: Callable[[Connection], T]) -> Job[T]:
-        """Queues a unit. LimitError where the queue is full, UnavailableError once it is closed."""
-        if self._closed:
-            raise UnavailableError("the database is closed: the server is stopping")
+    def submit(self, unit: Callable[[Connection], T], lock: str) -> Job[T]:
+        """Queues a unit, `lock` being what it locks. LimitError where the queue is full."""
         if self._waiting >= self._max_waiting:
             raise LimitError("too many writes are waiting for the database", hint="try again", retry_after=1)
-        job = Job(unit, self._loop.create_future())
+        job = Job(unit, lock, self._loop.create_future())
         self._waiting += 1
         self._queue.put(job)
         return job
 
     async def close(self) -> None:
-        """Carries out what waits, then ends the thread and closes the connection."""
-        if not self._closed:
-            self._closed = True
-            self._queue.put(None)
+        """Carries out what waits, then ends the thread and closes the connection. Nothing is submitted after it."""
+        self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
         await asyncio.to_thread(self._link.close)
 
@@ -102,6 +103,7 @@ class Writer:
             if withdrawn:
                 self._report([(job, None, None) for job in withdrawn])
             if group:
+                group.sort(key=_lock)
                 self._report(self._carry_out(group))
 
     def _gather(self, first: Job[Any] | None) -> tuple[list[Job[Any]], list[Job[Any]], bool]:

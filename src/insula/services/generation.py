@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from insula.abi.contract import Abi
 from insula.calls import ServiceId
@@ -25,7 +26,7 @@ from insula.host.output import line_writer
 from insula.packages.package import MB, Package
 from insula.plans import Plan
 from insula.schema.binary_codec import BinaryStore
-from insula.schema.json_codec import compile_json
+from insula.schema.json_codec import compile_all
 from insula.schema.policy import is_read_only, is_stream, policy_of
 from insula.services.clock import Clock, LoopClock
 from insula.services.service import Service, ServiceOptions
@@ -86,7 +87,7 @@ async def stage(
     granted = workshop.grants.decide(service_id, config.host_apis, config.grants, workshop.catalogue.names)
     operations = workshop.catalogue.configure(service_id, granted)
     methods = package.schema.service.methods
-    codecs = await asyncio.to_thread(lambda: [compile_json(package.schema, method) for method in methods])
+    codecs = await asyncio.to_thread(compile_all, package.schema)
     policies = [policy_of(method) for method in methods]
     step("checked")
     async with AsyncExitStack() as resources:
@@ -130,12 +131,12 @@ async def stage(
                 policy=policy,
                 timeout=min(config.limits.timeout_ms / 1000, workshop.max_timeout),
                 max_body=workshop.max_body,
-                json=codec,
-                binary=workshop.binary.lazy(package.schema, method, codec),
+                json=codecs[method.name],
+                binary=partial(workshop.binary.codec, package.digest, package.schema, method),
                 submit=service.submit,
                 doc=method.doc,
             )
-            for method, codec, policy in zip(methods, codecs, policies, strict=True)
+            for method, policy in zip(methods, policies, strict=True)
         )
         step("ready")
         return Generation(package, service, plans, resources.pop_all())

@@ -1,0 +1,543 @@
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from insula.calls import Reply
+from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
+from insula.host.iterators import open_iterator
+from insula.services.state import State
+from insula.wasm.contract import RefusalError
+from tests.services.conftest import Bench, Gates
+from tests.services.program import ManualClock, MemoryInstance, settle
+
+Make = Callable[..., Awaitable[Bench]]
+
+
+def echo(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+    return payload
+
+
+def fragile(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+    if payload == b"trap":
+        raise GuestError("trap: unreachable")
+    return b"%d" % instance.number
+
+
+class TestAnswer:
+    async def test_inline(self, bench: Make) -> None:
+        each = await bench(echo)
+        assert each.submit(b"[1]") == Reply(b"[1]")
+        assert each.service.instances() == {"idle": 1, "busy": 0, "starting": 0, "max": 8}
+        assert each.service.counts.calls == 1
+        assert each.service.counts.waits == 0
+
+    async def test_later(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates)
+        pending = each.later(b"a")
+        assert each.service.in_flight == 1
+        await gates.open(b"a", b'"x"')
+        assert await pending == Reply(b'"x"')
+        assert each.service.in_flight == 0
+
+    async def test_metadata_of_the_guest(self, bench: Make) -> None:
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+            scope.headers.append(("x-a", "1"))
+            scope.headers.append(("x-a", "2"))
+            scope.trailers.append(("x-b", "3"))
+            return b"{}"
+
+        each = await bench(guest)
+        assert each.submit() == Reply(b"{}", (("x-a", "1"), ("x-a", "2")), (("x-b", "3"),))
+
+    async def test_unknown_method(self, bench: Make) -> None:
+        each = await bench(echo)
+        with pytest.raises(CallerError, match="has no method 'nothing'") as caught:
+            each.submit(method="nothing")
+        assert caught.value.code is Code.UNIMPLEMENTED
+        assert each.service.counts.errors == {Code.UNIMPLEMENTED: 1}
+
+    async def test_streaming_method(self, bench: Make) -> None:
+        each = await bench(echo)
+        with pytest.raises(CallerError, match="is a streaming method") as caught:
+            each.submit(method="watch")
+        assert caught.value.code is Code.UNIMPLEMENTED
+
+    async def test_a_refusal_leaves_the_instance_as_it_is(self, bench: Make) -> None:
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+            raise RefusalError("no such order", code=Code.NOT_FOUND)
+
+        each = await bench(guest)
+        for _ in range(3):
+            with pytest.raises(RefusalError):
+                each.submit()
+        assert len(each.program.instances) == 1
+        assert each.service.counts.traps == 0
+        assert each.service.last_error is None
+
+    async def test_a_mistake_of_the_engine_is_internal_and_tells_nothing(
+        self, bench: Make, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+            raise RuntimeError("secret of the house")
+
+        each = await bench(guest)
+        with pytest.raises(InsulaError) as caught:
+            each.submit()
+        assert caught.value.code is Code.INTERNAL
+        assert "secret" not in str(caught.value)
+        assert "secret of the house" in caplog.text
+
+    async def test_open_iterators_end_with_the_call(self, bench: Make) -> None:
+        closed = []
+
+        class Chunks:
+            async def read(self) -> bytes | None:
+                return b"1"
+
+            def close(self) -> None:
+                closed.append(self)
+
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+            open_iterator(scope, Chunks())
+            if payload == b"trap":
+                raise GuestError("trap")
+            return b"{}"
+
+        each = await bench(guest)
+        each.submit()
+        assert len(closed) == 1
+        with pytest.raises(GuestError):
+            each.submit(b"trap")
+        assert len(closed) == 2
+
+
+class TestPath:
+    async def test_a_cycle(self, bench: Make) -> None:
+        each = await bench(echo)
+        with pytest.raises(LimitError) as caught:
+            each.submit(path=("shop.Orders.v1", "shop.Stock.v1"))
+        assert caught.value.reason == "call_cycle"
+        assert "shop.Orders.v1 -> shop.Stock.v1 -> shop.Orders.v1" in str(caught.value)
+
+    async def test_the_depth(self, bench: Make) -> None:
+        each = await bench(echo, max_depth=2)
+        assert each.submit(path=("a.A.v1", "a.B.v1")) == Reply(b"{}")
+        with pytest.raises(LimitError) as caught:
+            each.submit(path=("a.A.v1", "a.B.v1", "a.C.v1"))
+        assert caught.value.reason == "call_depth"
+
+
+class TestTrap:
+    async def test_the_next_call_is_right(self, bench: Make) -> None:
+        each = await bench(fragile, max_instances=1)
+        assert each.submit() == Reply(b"1")
+        with pytest.raises(GuestError, match="unreachable"):
+            each.submit(b"trap")
+        assert each.service.instances()["starting"] == 1, "the replacement starts at once"
+        assert await each.later() == Reply(b"2")
+        assert each.program.instances[0].closed
+        assert each.service.counts.traps == 1
+        assert each.service.last_error == "trap: unreachable"
+        assert each.state() is State.READY
+
+    async def test_a_hundred_traps_in_a_row(self, bench: Make) -> None:
+        each = await bench(fragile, max_instances=2)
+        for _ in range(100):
+            with pytest.raises(GuestError):
+                await each.outcome(b"trap")
+        assert (await each.outcome()).payload.isdigit()
+        assert each.program.living <= 2
+        assert each.service.counts.traps == 100
+
+    async def test_later(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        first, second = each.later(b"a"), each.later(b"b")
+        await gates.open(b"a", RuntimeError("boom"))
+        with pytest.raises(GuestError, match="boom"):
+            await first
+        await settle()
+        assert gates.entered == [b"a", b"b"], "a new instance took the call that waited"
+        await gates.open(b"b")
+        await second
+
+    async def test_a_missed_deadline(self, bench: Make, clock: ManualClock) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        slow = each.later(b"slow", within=1.0)
+        await clock.advance(1.5)
+        with pytest.raises(DeadlineError):
+            await slow
+        next_one = each.later(b"next")
+        await settle()
+        await gates.open(b"next")
+        await next_one
+        assert each.program.instances[0].closed
+
+
+class TestMailbox:
+    async def test_order_in_a_singleton(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        pending = [each.later(b"%d" % number) for number in range(5)]
+        for number in range(5):
+            assert gates.entered == [b"%d" % n for n in range(number + 1)]
+            await gates.open(b"%d" % number, b"%d" % number)
+        assert [(await each).payload for each in pending] == [b"0", b"1", b"2", b"3", b"4"]
+
+    async def test_nobody_overtakes_who_waits(self, bench: Make) -> None:
+        order: list[bytes] = []
+
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes | Awaitable[bytes]:
+            order.append(payload)
+            return payload if payload != b"slow" else asyncio.sleep(0, b"slow")
+
+        each = await bench(guest, max_instances=1)
+        first = each.later(b"slow")
+        waiting = [each.later(b"%d" % number) for number in range(40)]
+        await first
+        last = each.later(b"last")
+        await asyncio.gather(*waiting, last)
+        assert order == [b"slow", *(b"%d" % number for number in range(40)), b"last"]
+
+    async def test_overload_and_recovery(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1, mailbox=3)
+        accepted = [each.later(b"%d" % number) for number in range(4)]
+        for _ in range(100):
+            with pytest.raises(LimitError) as caught:
+                each.submit(b"more")
+        assert caught.value.code is Code.RESOURCE_EXHAUSTED
+        assert caught.value.reason == "mailbox_full"
+        assert each.service.mailbox() == {"waiting": 3, "max": 3}
+        for number in range(4):
+            await gates.open(b"%d" % number)
+        await asyncio.gather(*accepted)
+        again = each.later(b"again")
+        await gates.open(b"again")
+        await again
+        assert each.service.queued == 0
+        assert each.service.counts.errors == {Code.RESOURCE_EXHAUSTED: 100}
+
+    async def test_a_deadline_that_passes_in_the_mailbox(self, bench: Make, clock: ManualClock) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        running = each.later(b"a", within=100.0)
+        late, early = each.later(b"late", within=3.0), each.later(b"early", within=1.0)
+        await clock.advance(1.0)
+        with pytest.raises(DeadlineError):
+            await early
+        assert not late.done()
+        await clock.advance(2.0)
+        with pytest.raises(DeadlineError):
+            await late
+        await gates.open(b"a")
+        await running
+        assert gates.entered == [b"a"], "no instance worked for who had given up"
+
+    async def test_a_deadline_that_has_passed_already(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        each.later(b"a")
+        with pytest.raises(DeadlineError):
+            each.submit(within=0.0)
+
+    async def test_timers_do_not_pile_up(self, bench: Make, clock: ManualClock) -> None:
+        gates = Gates()
+        each = await bench(gates, min_instances=1, max_instances=1, mailbox=10)
+        for round_ in range(200):
+            first = each.later(b"first", within=1000.0 + round_)
+            second = each.later(b"second", within=1000.0 - round_)
+            await gates.open(b"first")
+            await gates.open(b"second")
+            await asyncio.gather(first, second)
+        assert clock.pending == 0
+        assert each.service.counts.waits == 200
+
+
+class TestInstances:
+    async def test_as_many_as_calls_up_to_the_maximum(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=3)
+        pending = [each.later(b"%d" % number) for number in range(10)]
+        await settle()
+        assert each.service.instances() == {"idle": 0, "busy": 3, "starting": 0, "max": 3}
+        for number in range(10):
+            await gates.open(b"%d" % number)
+        await asyncio.gather(*pending)
+
+    async def test_the_minimum_is_warm_at_start(self, bench: Make) -> None:
+        each = await bench(echo, min_instances=3)
+        assert each.service.instances()["idle"] == 3
+
+    async def test_the_minimum_is_kept(self, bench: Make) -> None:
+        each = await bench(fragile, min_instances=2, max_instances=2)
+        for _ in range(2):
+            with pytest.raises(GuestError):
+                each.submit(b"trap")
+        await settle()
+        assert each.service.instances()["idle"] == 2
+
+    async def test_idle_ones_are_closed_and_come_back(self, bench: Make, clock: ManualClock) -> None:
+        each = await bench(echo, idle_after=60.0)
+        await clock.advance(130.0)
+        assert each.service.instances()["idle"] == 0
+        assert each.program.living == 0
+        assert each.service.counts.passivated == 1
+        assert each.state() is State.READY
+        assert clock.pending == 0, "a service that sleeps costs no timer"
+        assert await each.later(b"[]") == Reply(b"[]")
+
+    async def test_what_is_used_is_not_closed(self, bench: Make, clock: ManualClock) -> None:
+        each = await bench(echo, idle_after=60.0)
+        for _ in range(20):
+            await clock.advance(30.0)
+            assert isinstance(each.submit(), Reply), "answered inline: the instance was there"
+        assert each.service.counts.passivated == 0
+
+    async def test_only_what_the_load_left_behind_is_closed(self, bench: Make, clock: ManualClock) -> None:
+        gates = Gates()
+        each = await bench(gates, min_instances=1, max_instances=5, idle_after=60.0)
+        pending = [each.later(b"%d" % number, within=1000.0) for number in range(5)]
+        await settle()
+        for number in range(5):
+            await gates.open(b"%d" % number)
+        await asyncio.gather(*pending)
+        assert each.service.instances()["idle"] == 5
+        await clock.advance(130.0)
+        assert each.service.instances()["idle"] == 1
+        assert clock.pending == 0
+
+
+class TestSupervision:
+    async def test_a_first_instance_that_does_not_start(self, bench: Make) -> None:
+        each = await bench(echo, start=False, min_instances=2)
+
+        def start(number: int) -> None:
+            raise GuestError("trap in _initialize")
+
+        each.program.starting = start
+        with pytest.raises(GuestError, match="_initialize"):
+            await each.service.start()
+        assert each.state() is State.STOPPED
+        assert each.service.last_error == "trap in _initialize"
+
+    async def test_back_off_and_return(self, bench: Make, clock: ManualClock) -> None:
+        each = await bench(fragile, min_instances=1, max_instances=1)
+        attempts: list[float] = []
+
+        def start(number: int) -> None:
+            attempts.append(round(clock.now() - 1000.0, 3))
+            raise GuestError("no")
+
+        each.program.starting = start
+        with pytest.raises(GuestError):
+            each.submit(b"trap")
+        waiting = each.later()
+        await settle()
+        assert each.state() is State.DEGRADED
+        with pytest.raises(UnavailableError, match="cannot start"):
+            await waiting
+        with pytest.raises(UnavailableError) as caught:
+            each.submit()
+        assert caught.value.retry_after == pytest.approx(0.1)
+        await clock.advance(100.0)
+        assert attempts[:9] == [0.0, 0.1, 0.3, 0.7, 1.5, 3.1, 6.3, 12.7, 25.5]
+        assert attempts[9] == pytest.approx(51.1), "the delay doubles"
+        assert attempts[10] == pytest.approx(81.1), "and ends at 30 seconds"
+        assert each.service.counts.failed_starts == len(attempts)
+        each.program.starting = lambda number: None
+        await clock.advance(30.0)
+        assert each.state() is State.READY
+        assert isinstance(each.submit(), Reply)
+
+    async def test_a_service_with_an_instance_goes_on(self, bench: Make, clock: ManualClock) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=2)
+
+        def start(number: int) -> None:
+            raise LimitError("no room")
+
+        each.program.starting = start
+        first, second = each.later(b"a"), each.later(b"b")
+        await settle()
+        assert each.state() is State.DEGRADED
+        assert not second.done(), "it waits for the instance that lives"
+        await gates.open(b"a")
+        await gates.open(b"b")
+        await asyncio.gather(first, second)
+
+    async def test_without_a_minimum_the_next_call_tries_again(self, bench: Make, clock: ManualClock) -> None:
+        each = await bench(fragile, max_instances=1)
+
+        def start(number: int) -> None:
+            raise GuestError("no")
+
+        each.program.starting = start
+        with pytest.raises(GuestError):
+            each.submit(b"trap")
+        await settle()
+        each.program.starting = lambda number: None
+        with pytest.raises(UnavailableError):
+            each.submit()
+        await clock.advance(0.2)
+        assert await each.later() == Reply(b"2")
+
+
+class TestCancel:
+    async def test_while_it_waits(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1, mailbox=1)
+        running, waiting = each.later(b"a"), each.later(b"b")
+        waiting.cancel()
+        await settle()
+        third = each.later(b"c")
+        await gates.open(b"a")
+        await gates.open(b"c")
+        await asyncio.gather(running, third)
+        assert gates.entered == [b"a", b"c"]
+        assert each.service.counts.errors == {Code.CANCELED: 1}
+
+    async def test_in_the_same_turn_as_the_instance_comes_free(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        each.later(b"a")
+        waiting = each.later(b"b")
+        waiting.cancel()
+        await gates.open(b"a")
+        assert gates.entered == [b"a"]
+
+    async def test_while_it_runs(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        running = each.later(b"a")
+        await settle()
+        running.cancel()
+        await settle()
+        assert each.program.instances[0].closed
+        assert each.service.instances() == {"idle": 1, "busy": 0, "starting": 0, "max": 1}
+        assert each.service.last_error is None
+
+    async def test_a_thousand_at_random_leave_nothing_behind(self, bench: Make) -> None:
+        chance = random.Random(7)
+
+        async def work(instance: MemoryInstance) -> bytes:
+            for _ in range(chance.randrange(4)):
+                await asyncio.sleep(0)
+            if chance.random() < 0.1:
+                raise RuntimeError("trap")
+            return b"{}"
+
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes | Awaitable[bytes]:
+            if chance.random() < 0.3:
+                return b"{}"
+            return work(instance)
+
+        each = await bench(guest, max_instances=4, mailbox=50)
+        outcomes = {"reply": 0, "refused": 0, "trap": 0, "cancelled": 0}
+        open_calls = []
+        for _ in range(1000):
+            try:
+                answer = each.submit()
+            except LimitError:
+                outcomes["refused"] += 1
+                await settle()
+                continue
+            if isinstance(answer, Reply):
+                outcomes["reply"] += 1
+                continue
+            open_calls.append(answer)
+            if chance.random() < 0.4:
+                victim = chance.choice(open_calls)
+                victim.cancel()
+            if chance.random() < 0.3:
+                await asyncio.sleep(0)
+        for result in await asyncio.gather(*open_calls, return_exceptions=True):
+            kind = {Reply: "reply", GuestError: "trap", asyncio.CancelledError: "cancelled"}[type(result)]
+            outcomes[kind] += 1
+        assert sum(outcomes.values()) == 1000
+        assert min(outcomes.values()) > 0
+        assert await each.service.drain(10.0)
+        await each.service.closed()
+        await settle()
+        assert each.program.living == 0
+        assert sum(each.service.counts.errors.values()) == 1000 - outcomes["reply"]
+
+
+class TestEnd:
+    async def test_drain_loses_nothing_it_accepted(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=2)
+        accepted = [each.later(b"%d" % number) for number in range(20)]
+        await settle()
+        draining = asyncio.ensure_future(each.service.drain(5.0))
+        await settle()
+        assert each.state() is State.DRAINING
+        with pytest.raises(UnavailableError, match="is draining"):
+            each.submit()
+        for number in range(20):
+            await gates.open(b"%d" % number)
+        assert await draining
+        assert len([await each for each in accepted]) == 20
+        assert each.state() is State.STOPPED
+        assert each.program.living == 0
+
+    async def test_drain_goes_on_after_a_trap(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        first, second = each.later(b"a"), each.later(b"b")
+        draining = asyncio.ensure_future(each.service.drain(5.0))
+        await settle()
+        await gates.open(b"a", RuntimeError("boom"))
+        await settle()
+        await gates.open(b"b")
+        with pytest.raises(GuestError):
+            await first
+        await second
+        assert await draining
+
+    async def test_drain_has_an_end(self, bench: Make, clock: ManualClock) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=1)
+        running, waiting = each.later(b"a", within=100.0), each.later(b"b", within=100.0)
+        draining = asyncio.ensure_future(each.service.drain(5.0))
+        await settle()
+        await clock.advance(5.0)
+        assert not await draining
+        for pending in (running, waiting):
+            with pytest.raises(UnavailableError):
+                await pending
+        await each.service.closed()
+        assert each.program.living == 0
+
+    async def test_drain_of_a_quiet_service_is_done_at_once(self, bench: Make, clock: ManualClock) -> None:
+        each = await bench(echo)
+        assert await each.service.drain(5.0)
+        assert await each.service.drain(5.0), "and again"
+        assert clock.pending == 0
+
+    async def test_stop_while_an_instance_is_on_its_way(self, bench: Make) -> None:
+        each = await bench(fragile)
+        gate = asyncio.get_running_loop().create_future()
+        each.program.starting = lambda number: gate
+        with pytest.raises(GuestError):
+            each.submit(b"trap")
+        waiting = each.later()
+        await settle()
+        each.service.stop()
+        each.service.stop()
+        with pytest.raises(UnavailableError):
+            await waiting
+        closed = asyncio.ensure_future(each.service.closed())
+        await settle()
+        assert not closed.done()
+        gate.set_result(None)
+        await closed
+        await settle()
+        assert each.program.living == 0

@@ -11,14 +11,13 @@ from insula.build.shapes import Kind, Names, Shape, Shapes
 from insula.schema.model import Enum, Field, Method, Schema, Type
 from insula.schema.names import json_name, unspecified
 
-_KEYWORDS = frozenset(
-    """
-    alignas alignof asm auto bool break case char const constexpr continue default do double else enum extern false
-    float for goto if inline int long main nullptr register restrict return short signed sizeof static static_assert
-    struct switch thread_local true typedef typeof typeof_unqual union unsigned void volatile while NULL FILE EOF
-    size_t ssize_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t intptr_t uintptr_t
-    """.split()
-)
+_RESERVED = """
+alignas alignof asm auto bool break case char const constexpr continue default do double else enum extern false
+float for goto if inline int long main nullptr register restrict return short signed sizeof static static_assert
+struct switch thread_local true typedef typeof typeof_unqual union unsigned void volatile while NULL FILE EOF
+size_t ssize_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t intptr_t uintptr_t
+"""
+_KEYWORDS = frozenset(_RESERVED.split())
 #: What the generated functions call their own variables: no type may hide behind one.
 _VARIABLES = ("in", "out", "input", "output", "name", "value", "list", "status", "i", "text")
 

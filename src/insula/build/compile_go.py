@@ -43,6 +43,7 @@ def compile_go(folder: Path, source: Path, progress: Callable[[str], None]) -> b
     package = source.parent if source.is_file() else source
     environment = {key: value for key, value in os.environ.items() if key not in _IGNORED}
     environment |= {
+        "HOME": os.path.expanduser("~"),  # Go does not start where a service manager left it out
         "GOOS": "wasip1",
         "GOARCH": "wasm",
         "CGO_ENABLED": "0",

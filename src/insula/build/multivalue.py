@@ -63,7 +63,7 @@ def _adapter(index: int) -> bytes:
 
 
 class _Shim(NamedTuple):
-    """The shim's import: its place in the section, its number among the functions, and how many functions are imported in all."""
+    """The shim's import: its place in the section, its number, and how many functions are imported in all."""
 
     start: int
     end: int

@@ -103,8 +103,8 @@ def test_refuses(tmp_path: Path, entry: tuple[tarfile.TarInfo, bytes], said: str
 
 
 def test_a_nul_in_a_long_name(tmp_path: Path) -> None:
-    name = member("h", b"15 path=a\0.json\n", kind=b"x")
-    with pytest.raises(PackageError, match="control character|extended header"):
+    name = member("h", b"16 path=a\0.json\n", kind=b"x")
+    with pytest.raises(PackageError, match="control character"):
         take(packed(name, member("x")), tmp_path)
 
 
@@ -132,12 +132,9 @@ def test_folders_may_come_again(tmp_path: Path) -> None:
 
 
 def test_a_hundred_thousand_entries(tmp_path: Path) -> None:
-    many = gzip.compress(tar(*(member(f"{n}") for n in range(20))).rstrip(b"\0") + bytes(1024))
-    with pytest.raises(PackageError, match="more than 10 entries"):
-        take(many, tmp_path, Limits(entries=10))
-    one = tar(member("x"))[:512]
-    with pytest.raises(PackageError, match="more than 2000 entries|twice"):
-        take(gzip.compress(one * 100_000), tmp_path)
+    folder = tar(member("folder", kind=tarfile.DIRTYPE))[:512]
+    with pytest.raises(PackageError, match="more than 2000 entries"):
+        take(gzip.compress(folder * 100_000, 1), tmp_path)
 
 
 _NAMES = st.text(st.sampled_from("ab./\\:._\0\u00e9A"), max_size=12)

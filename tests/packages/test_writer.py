@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from insula.packages.writer import replace_file, write_package
+from insula.packages.writer import write_package
 from tests.packages.archives import CONFIG, IDL, WASM, schema
 
 
@@ -38,18 +38,3 @@ def test_what_is_in_it(tmp_path: Path) -> None:
     ]
     assert {(entry.mtime, entry.uid, entry.gid, entry.uname, entry.mode) for entry in members} == {(0, 0, 0, "", 0o644)}
     assert (tmp_path / "x.okra.pkg").read_bytes()[3:10] == b"\0\0\0\0\0\2\xff"
-
-
-def test_the_old_file_stays_where_the_new_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "x.okra.pkg"
-    target.write_bytes(b"old")
-
-    def full(_: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="No space"):
-        patched.setattr(os, "fsync", full)
-        replace_file(target, b"new")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x.okra.pkg", b"old")]
-    replace_file(target, b"new")
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [("x.okra.pkg", b"new")]

@@ -23,12 +23,12 @@ from pathlib import Path
 
 from insula.errors import CallerError, Code, InsulaError
 from insula.packages.blocking import in_thread
+from insula.packages.durable import flush
 from insula.packages.files import PIECE, read_file
 from insula.packages.gzipped import Limits, size
 from insula.packages.installed import read_installed, settle
 from insula.packages.okra import load_package, unpack
 from insula.packages.package import Package
-from insula.packages.writer import sync_folder
 
 log = logging.getLogger("insula.packages")
 
@@ -112,7 +112,7 @@ class Depot:
         with _disk():
             if not self._incoming.is_dir():
                 self._incoming.mkdir(parents=True, exist_ok=True)
-                sync_folder(self._folder.parent)
+                flush(self._folder.parent)
             (beside / _CONTENT).mkdir(parents=True)
 
     def _install(self, beside: Path, digest: str) -> Package:
@@ -143,7 +143,7 @@ class Depot:
             if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
                 raise
             return  # another add of the same package was quicker
-        sync_folder(self._folder)
+        flush(self._folder)
 
     def _load(self, digest: str) -> Package:
         place = self._folder / digest

@@ -8,16 +8,15 @@ the disk is found when the package is loaded, never first in an answer.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
 
 from insula.errors import Code, InsulaError
 from insula.packages.config import write_config
+from insula.packages.durable import flush, write_file
 from insula.packages.okra import CONFIG, DESCRIPTION, DESCRIPTOR, IDL, MIGRATIONS, WASM, digest_of
 from insula.packages.package import Package, PackageConfig
-from insula.packages.writer import sync_folder
 from insula.schema.model import Schema, write_description
 
 RECORD = "installed.json"
@@ -42,19 +41,19 @@ _schema = msgspec.json.Decoder(Schema)
 def settle(package: Package) -> None:
     """Brings the folder of a package just read into the settled form and flushes it to the disk. Blocking; OSError."""
     folder = package.folder
-    _write(folder / CONFIG, write_config(package.config))
-    _write(folder / DESCRIPTION, write_description(package.schema))
-    _write(folder / DESCRIPTOR, package.descriptor)
+    write_file(folder / CONFIG, write_config(package.config))
+    write_file(folder / DESCRIPTION, write_description(package.schema))
+    write_file(folder / DESCRIPTOR, package.descriptor)
     paths = [CONFIG, DESCRIPTION, DESCRIPTOR, *(f"{MIGRATIONS}/{name}" for name in package.migrations)]
     if (folder / IDL).exists():
         paths.append(IDL)
     files = {path: digest_of(folder / path) for path in paths} | {WASM: package.wasm_digest}
-    _write(folder / RECORD, msgspec.json.encode(Record(FORM, package.digest, files)))
+    write_file(folder / RECORD, msgspec.json.encode(Record(FORM, package.digest, files)))
     for path in files:
-        _sync_file(folder / path)
+        flush(folder / path)
     if package.migrations:
-        sync_folder(folder / MIGRATIONS)
-    sync_folder(folder)
+        flush(folder / MIGRATIONS)
+    flush(folder)
 
 
 def read_installed(folder: Path, digest: str) -> Package:
@@ -104,18 +103,3 @@ def _damaged(digest: str, path: str) -> InsulaError:
         reason="damaged_package",
         hint="deploy the package again from its source, and look after the disk",
     )
-
-
-def _write(file: Path, data: bytes) -> None:
-    with open(file, "wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def _sync_file(file: Path) -> None:
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

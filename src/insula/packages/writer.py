@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
-import secrets
 import struct
 import tarfile
 import zlib
@@ -18,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from insula.packages.config import write_config
+from insula.packages.durable import replace_file
 from insula.packages.okra import CONFIG, DESCRIPTION, DESCRIPTOR, IDL, MIGRATIONS, WASM
 from insula.packages.package import PackageConfig
 from insula.schema.model import Schema, write_description
@@ -54,29 +53,6 @@ def write_package(
     packed = _gzip(_tar(files))
     replace_file(target, packed)
     return hashlib.sha256(packed).hexdigest()
-
-
-def replace_file(target: Path, data: bytes) -> None:
-    """Writes a file beside its name, flushes it to the disk and renames it over. Blocking."""
-    beside = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
-    try:
-        with open(beside, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(target)
-    finally:
-        beside.unlink(missing_ok=True)
-    sync_folder(target.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Flushes a folder's own entries (names made or moved) to the disk. Blocking."""
-    handle = os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0))
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _tar(files: Mapping[str, bytes]) -> bytes:

@@ -53,4 +53,6 @@ def fault(fields: Iterable[tuple[bytes, bytes]]) -> str | None:
         if not is_value(value):
             return f"the value of the header {name.decode()} has characters that a header may not have"
         size += len(name) + len(value) + 4
-    return f"its headers are larger than {MAX_FIELDS} bytes" if size > MAX_FIELDS else None
+        if size > MAX_FIELDS:
+            return f"with the header {name[:80].decode()} its headers are larger than {MAX_FIELDS} bytes"
+    return None

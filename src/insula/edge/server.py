@@ -32,9 +32,11 @@ def bind(host: str, port: int, option: str = "--port") -> socket.socket:
     `port` 0 takes a free one. `::` takes IPv4 as well. May look a name up, so it is called before the loop runs.
     """
     hint = f"choose another with {option}"
+    if not 0 <= port <= 65535:
+        raise ConfigurationError(f"{port} is not a port", hint=hint)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError, OverflowError):
+    except (OSError, UnicodeError):
         raise ConfigurationError(f"{host!r} port {port} is not an address to listen on", hint=hint) from None
     family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)
@@ -44,14 +46,13 @@ def bind(host: str, port: int, option: str = "--port") -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if host == "::" else 1)
         sock.bind(address)
         sock.listen(BACKLOG)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         sock.close()
-        number = error.errno if isinstance(error, OSError) else None
-        if number == errno.EADDRINUSE:
+        if error.errno == errno.EADDRINUSE:
             raise ConfigurationError(f"port {port} on {host} is in use", hint=f"stop what uses it, or {hint}") from None
-        if number == errno.EACCES:
+        if error.errno == errno.EACCES:
             raise ConfigurationError(f"port {port} on {host} is not open to this user", hint=hint) from None
-        if number == errno.EADDRNOTAVAIL:
+        if error.errno == errno.EADDRNOTAVAIL:
             raise ConfigurationError(f"this machine has no address {host} for port {port}", hint=hint) from None
         raise ConfigurationError(f"port {port} on {host} cannot be listened on", hint=hint) from None
     sock.setblocking(False)
@@ -122,7 +123,8 @@ class Listener:
         for connection in list(state.connections):
             connection.shutdown()
         if not await self._emptied(grace):
-            _log.warning("%d requests on port %d were cut off by the stop", len(state.tasks), self.port)
+            if state.tasks:
+                _log.warning("%d requests on port %d were cut off by the stop", len(state.tasks), self.port)
             for task in list(state.tasks):
                 task.cancel("the server stops")
             if not await self._emptied(LAST_ANSWERS):

@@ -18,16 +18,31 @@ from insula.errors import GuestError
 _log = logging.getLogger("insula.gateways")
 
 _UNSEEN = frozenset(
-    name.encode()
-    for name in (
+    (
         # the connection's
-        "connection expect host http2-settings keep-alive max-forwards te trailer transfer-encoding upgrade "
-        "upgrade-insecure-requests "
+        b"connection",
+        b"expect",
+        b"host",
+        b"http2-settings",
+        b"keep-alive",
+        b"max-forwards",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"upgrade-insecure-requests",
         # who the client is
-        "authorization cookie forwarded x-real-ip "
+        b"authorization",
+        b"cookie",
+        b"forwarded",
+        b"x-real-ip",
         # the protocol's, and what a call has a place of its own for
-        "accept accept-encoding idempotency-key traceparent x-request-id"
-    ).split()
+        b"accept",
+        b"accept-encoding",
+        b"idempotency-key",
+        b"traceparent",
+        b"x-request-id",
+    )
 )
 _UNSEEN_PREFIXES = (b"connect-", b"content-", b"grpc-", b"proxy-", b"sec-", b"x-forwarded-", b"trailer-")
 

@@ -1,0 +1,141 @@
+"""A real listener on a free port, and a client that speaks bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import uvloop
+
+from insula.edge.app import Application
+from insula.edge.exchange import Answer, Head, HttpError, Response, Route
+from insula.edge.limits import Limits
+from insula.edge.rest import refusal
+from insula.edge.routes import RouteTable
+from insula.edge.server import Listener, bind
+from insula.errors import Code, InsulaError
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the product runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+class Probe:
+    """A handler that echoes the body, and does what its query says."""
+
+    def __init__(self) -> None:
+        self.heads: list[Head] = []
+        self.bodies: list[bytes] = []
+        self.pending: list[asyncio.Future[Response]] = []
+        self.asked = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.refusal: InsulaError | None = None
+
+    def admit(self, head: Head) -> InsulaError | None:
+        return self.refusal
+
+    def answer(self, head: Head, body: bytes) -> Answer:
+        self.heads.append(head)
+        self.bodies.append(body)
+        if head.query == b"raise":
+            raise RuntimeError("a secret of the server")
+        if head.query == b"refuse":
+            raise InsulaError("not now", code=Code.ABORTED, reason="busy", hint="later", retry_after=7)
+        if head.query.startswith(b"big="):
+            return Response(200, ((b"content-type", b"text/plain"),), b"x" * int(head.query[4:]))
+        if head.query == b"later":
+            future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(lambda future: self.cancelled.set() if future.cancelled() else None)
+            self.pending.append(future)
+            self.asked.set()
+            return future
+        return Response(200, ((b"content-type", b"application/octet-stream"),), body)
+
+    def refuse(self, head: Head, error: InsulaError) -> Response:
+        return refusal(head, error)
+
+
+class Nothing(Probe):
+    """What is at every other path."""
+
+    def admit(self, head: Head) -> InsulaError | None:
+        return HttpError("nothing here", 404, code=Code.NOT_FOUND)
+
+
+class Street:
+    """A listener, its application and its probe."""
+
+    def __init__(self, listener: Listener, app: Application, probe: Probe) -> None:
+        self.listener = listener
+        self.app = app
+        self.probe = probe
+
+    @property
+    def drops(self) -> dict[str, int]:
+        return dict(self.app.metrics.drops)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection(self.listener.host, self.listener.port)
+
+    async def talk(self, *pieces: bytes) -> bytes:
+        """Everything that the server says until it ends the connection. Pieces are sent one read apart."""
+        reader, writer = await self.connect()
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+                await asyncio.sleep(0.002)
+            async with asyncio.timeout(5):
+                return await reader.read()
+        finally:
+            writer.close()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Waits for what no event tells; fails after five seconds."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - what is looked at belongs to the product
+            await asyncio.sleep(0.001)
+
+
+#: Short enough for a test, long enough for a busy machine.
+QUICK = Limits(keep_alive_timeout=0.15, linger=0.3)
+
+
+def probe_app(probe: Probe, max_body: int = 1 << 20) -> Application:
+    route = Route(probe, "/echo", frozenset(("GET", "POST")), max_body=max_body, timeout=5.0)
+    return Application(RouteTable([(b"/echo", route)]), missing=Route(Nothing(), "missing", frozenset()))
+
+
+@asynccontextmanager
+async def street(limits: Limits = QUICK, max_body: int = 1 << 20) -> AsyncIterator[Street]:
+    probe = Probe()
+    app = probe_app(probe, max_body)
+    listener = Listener(app, bind("127.0.0.1", 0), limits, dropped=app.metrics.dropped)
+    await listener.start()
+    try:
+        yield Street(listener, app, probe)
+    finally:
+        await listener.stop(0.0)
+
+
+def answers(data: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:
+    """The answers in a stream of bytes: status, headers, body. Fails where one is not whole."""
+    found = []
+    while data:
+        head, end, rest = data.partition(b"\r\n\r\n")
+        assert end, data
+        first, *lines = head.split(b"\r\n")
+        assert first.startswith(b"HTTP/1.1 "), first
+        headers = dict(line.split(b": ", 1) for line in lines)
+        size = int(headers.get(b"content-length", b"0"))
+        assert len(rest) >= size, "an answer was cut off"
+        found.append((int(first.split(b" ")[1]), headers, rest[:size]))
+        data = rest[size:]
+    return found
+
+
+def statuses(data: bytes) -> list[int]:
+    return [status for status, _, _ in answers(data)]

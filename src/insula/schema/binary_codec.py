@@ -6,71 +6,71 @@ the schema does not know among it.
 
 Message classes of the protobuf library are never freed: a schema that was called in binary once keeps its memory (some
 100 KB) for the life of the process, whether or not anyone still holds it. So the store knows a schema by the digest of
-its descriptor, a schema deployed again costs nothing, and nothing is ever thrown out, since making it again would take
-the memory twice. What bounds it is their number: past that, a further schema is refused in binary and answers in JSON.
+its descriptor, a schema deployed again costs nothing, and no registry is thrown out, since making it again would take
+the memory twice. What bounds them is their number: past that, a further schema is refused in binary and answers in JSON.
+The codecs over them are small, and the one that was unused for longest makes room.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from insula.errors import CallerError, GuestError, LimitError
 from insula.plans import BinaryCodec, JsonCodec
 from insula.schema.descriptors import input_message, output_message, to_descriptor_set
+from insula.schema.json_codec import compile_json
 from insula.schema.model import Method, Schema
 
 if TYPE_CHECKING:
     from protobuf import Message, Registry
 
 MAX_SCHEMAS = 1024
+MAX_CODECS = 4096
 
 
 class BinaryStore:
-    """The protobuf registries of this process, by the digest of their descriptor set. One event loop uses it."""
+    """The binary codecs of this process and the protobuf registries under them. One event loop uses it."""
 
-    def __init__(self, most: int = MAX_SCHEMAS) -> None:
-        self._most = most
+    def __init__(self, most_schemas: int = MAX_SCHEMAS, most_codecs: int = MAX_CODECS) -> None:
+        self._most_schemas = most_schemas
+        self._most_codecs = most_codecs
         self._registries: dict[bytes, Registry] = {}
+        self._codecs: OrderedDict[tuple[str, str], BinaryCodec] = OrderedDict()
 
     def __len__(self) -> int:
+        """How many schemas have a registry."""
         return len(self._registries)
 
-    def lazy(self, schema: Schema, method: Method, json: JsonCodec) -> LazyBinary:
-        """What a plan holds as its `binary`: makes the codec when it is first asked, and answers it from then on."""
-        return LazyBinary(self, schema, method, json)
+    def codec(self, digest: str, schema: Schema, method: Method) -> BinaryCodec:
+        """The codec of one method, made when it is first asked for. `digest` is the package's.
+
+        LimitError where it needs a registry and there is no room for one.
+        """
+        key = (digest, method.name)
+        codec = self._codecs.get(key)
+        if codec is None:
+            registry = self.registry(to_descriptor_set(schema))
+            codec = self._codecs[key] = compile_binary(schema, method, compile_json(schema, method), registry)
+            if len(self._codecs) > self._most_codecs:
+                self._codecs.popitem(last=False)  # the one that was unused for longest; its registry stays
+        else:
+            self._codecs.move_to_end(key)
+        return codec
 
     def registry(self, descriptor: bytes) -> Registry:
         """The registry of a descriptor set; LimitError where the store is full."""
         digest = hashlib.sha256(descriptor).digest()
         registry = self._registries.get(digest)
         if registry is None:
-            if len(self._registries) >= self._most:
+            if len(self._registries) >= self._most_schemas:
                 raise LimitError(
-                    f"no room for the binary form of another schema: this server has {self._most}",
+                    f"no room for the binary form of another schema: this server has {self._most_schemas}",
                     hint="call with JSON, or restart the server to forget the schemas of old deployments",
                 )
             registry = self._registries[digest] = _read_registry(descriptor)
         return registry
-
-
-class LazyBinary:
-    """A binary codec that is made at its first use."""
-
-    __slots__ = ("_codec", "_json", "_method", "_schema", "_store")
-
-    def __init__(self, store: BinaryStore, schema: Schema, method: Method, json: JsonCodec) -> None:
-        self._store = store
-        self._schema = schema
-        self._method = method
-        self._json = json
-        self._codec: BinaryCodec | None = None
-
-    def __call__(self) -> BinaryCodec:
-        if self._codec is None:
-            registry = self._store.registry(to_descriptor_set(self._schema))
-            self._codec = compile_binary(self._schema, self._method, self._json, registry)
-        return self._codec
 
 
 def compile_binary(schema: Schema, method: Method, json: JsonCodec, registry: Registry) -> BinaryCodec:

@@ -22,6 +22,7 @@ import uvloop
 
 from insula import examples
 from insula.assembly import House, assembled
+from insula.deployments.contract import Deployments
 from insula.edge.limits import Limits
 from insula.edge.server import Listener, bind
 from insula.errors import Code, InsulaError
@@ -74,6 +75,13 @@ class Server:
             raise RuntimeError("the server is not started")
         host, port = self._sockets[index].getsockname()[:2]
         return host, port
+
+    @property
+    def deployments(self) -> Deployments:
+        """What is deployed, and the way to change it; RuntimeError before the server is started."""
+        if self._house is None:
+            raise RuntimeError("the server is not started")
+        return self._house.manager
 
     def run(self) -> int:
         """Serves until SIGINT or SIGTERM; 0 after an orderly stop. ConfigurationError where it cannot start."""

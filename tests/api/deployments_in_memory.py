@@ -54,7 +54,7 @@ class DeploymentsInMemory:
     def list(self) -> list[Listed]:
         return [history[-1] for history in self.services.values()]
 
-    def show(self, service_id: str) -> Shown:
+    async def show(self, service_id: str) -> Shown:
         listed = self._history(service_id)[-1]
         return Shown(
             **{field: getattr(listed, field) for field in Listed.__struct_fields__},

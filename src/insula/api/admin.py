@@ -229,7 +229,7 @@ def _package_routes(app: FastAPI, parts: AdminParts) -> None:
         responses=_answers(models.Shown, 400, 404),
     )
     async def show(service_id: ServiceIdPath) -> Response:
-        return _json(deployments.show(service_id))
+        return _json(await deployments.show(service_id))
 
     @app.delete(
         "/api/v1/packages/{service_id}",

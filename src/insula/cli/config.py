@@ -1,0 +1,61 @@
+"""`insula config`: the settings that are in force here, and the document that lists them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from insula.cli import output
+from insula.cli.options import Json
+
+app = typer.Typer(help="Show the settings that are in force, or the reference of all.", rich_markup_mode=None)
+
+
+@app.command("show")
+def show(
+    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Defaults too.")] = False,
+    json: Json = False,
+) -> None:
+    """Print what is set and where it comes from; secrets are hidden."""
+    from insula.settings import load
+    from insula.settings.load import keys_of
+    from insula.settings.tree import SECTIONS, SERVICE_SECTIONS
+    from insula.settings.words import shown
+
+    settings = load(config)
+    rows: list[tuple[str, str, str]] = []
+    for section in SECTIONS:
+        for key in keys_of(section):
+            value = shown(getattr(getattr(settings, section), key))
+            rows.append((f"{section}.{key}", value, settings.origins.get(f"{section}.{key}", "default")))
+    for section in SERVICE_SECTIONS:
+        for service, values in getattr(settings, section).items():
+            rows += [
+                (f"{section}.{service}.{key}", shown(value), settings.origins.get(f"{section}.{service}.{key}", ""))
+                for key, value in values.items()
+            ]
+    if not everything:
+        rows = [row for row in rows if row[2] != "default"]
+    if json:
+        found: list[dict[str, Any]] = [{"key": key, "value": value, "from": origin} for key, value, origin in rows]
+        output.as_json({"settings": found})
+    elif rows:
+        output.table(("KEY", "VALUE", "FROM"), rows)
+    else:
+        output.line("everything is at its default; insula config show --all lists it")
+
+
+@app.command("docs")
+def docs(
+    write: Annotated[Path | None, typer.Option("--write", metavar="FILE", help="Write it there.")] = None,
+) -> None:
+    """Print docs/configuration.md, the reference of every setting."""
+    from insula.settings.reference import reference
+
+    if write is None:
+        print(reference(), end="")
+    else:
+        write.write_text(reference(), encoding="utf-8")

@@ -1,0 +1,77 @@
+"""How a command ends: the exit codes, and an error as one line on stderr with what to type next below it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from insula.errors import WIRE, Code, ConfigurationError, InsulaError
+from insula.logs import escaped
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+UNREACHABLE = 3
+TOO_LATE = 4
+INTERRUPTED = 130
+
+#: `insula call` ends with this plus the gRPC number of the service's error.
+CALL_BASE = 20
+
+EXIT_CODES: tuple[tuple[str, str], ...] = (
+    (str(DONE), "done"),
+    (str(FAILED), "refused or failed: the message says why, the line below it what to do"),
+    (str(USAGE), "the command line or the settings are wrong"),
+    (str(UNREACHABLE), "the server cannot be reached"),
+    (str(TOO_LATE), "the server did not answer in time"),
+    ("21-36", "insula call: 20 plus the number of the code, 23 invalid_argument, 25 not_found, 34 unavailable"),
+    (str(INTERRUPTED), "interrupted"),
+)
+
+
+class UsageError(InsulaError):
+    """The command line asks for what cannot be."""
+
+    default_code = Code.INVALID_ARGUMENT
+
+
+class UnreachableError(InsulaError):
+    """No server answers where one was looked for."""
+
+    default_code = Code.UNAVAILABLE
+
+
+class TooLateError(InsulaError):
+    """The server took the request and did not answer in time."""
+
+    default_code = Code.DEADLINE_EXCEEDED
+
+
+class CallFailedError(InsulaError):
+    """The called service, or the server in its place, answered with an error."""
+
+
+def exit_code(error: InsulaError) -> int:
+    """The exit code of a command that ends with this error."""
+    match error:
+        case CallFailedError():
+            return CALL_BASE + WIRE[error.code].grpc
+        case UsageError() | ConfigurationError():
+            return USAGE
+        case UnreachableError():
+            return UNREACHABLE
+        case TooLateError():
+            return TOO_LATE
+        case _:
+            return FAILED
+
+
+def report(error: InsulaError, *, as_json: bool = False) -> None:
+    """Writes an error for people to stderr, and for programs to stdout too."""
+    for number, line in enumerate(error.message.split("\n")):
+        print(f"{'' if number else 'error: '}{escaped(line)}", file=sys.stderr)
+    if error.hint:
+        print(f"  {escaped(error.hint)}", file=sys.stderr)
+    if as_json:
+        body = {"error": error.message, "code": error.code.value, "message": error.message, "hint": error.hint}
+        print(json.dumps(body))

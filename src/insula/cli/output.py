@@ -1,0 +1,64 @@
+"""What commands print: aligned plain text for people, so that it can be read, grepped and pasted, and JSON for programs.
+
+There is no colour and there are no boxes: a table in a terminal, a file and a bug report look the same. What comes from
+packages and services is escaped, as it may hold control characters of a terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from insula.logs import escaped
+
+
+def line(text: str = "") -> None:
+    """One line of text for people."""
+    print(escaped(text))
+
+
+def as_json(value: Any) -> None:
+    """A value for programs, on lines of its own."""
+    print(json.dumps(value, indent=2, ensure_ascii=True))
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Columns as wide as their widest cell."""
+    cells = [[escaped(cell, limit=200) for cell in row] for row in (headings, *rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    for row in cells:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def facts(pairs: Sequence[tuple[str, str]]) -> None:
+    """`name  value` lines, the values aligned."""
+    width = max(len(name) for name, _ in pairs)
+    for name, value in pairs:
+        line(f"{name.ljust(width)}  {value}")
+
+
+def milliseconds(value: float) -> str:
+    """`0.4 ms`, `41 ms`, `1.2 s`."""
+    if value >= 1000:
+        return f"{value / 1000:.1f} s"
+    return f"{value:.1f} ms" if value < 10 else f"{value:.0f} ms"
+
+
+class Progress:
+    """How much of an upload has gone, on one line of stderr; nothing where stderr is no terminal."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, max(total, 1), 0
+        self._shown = -1
+        self._on = sys.stderr.isatty()
+
+    def add(self, size: int) -> None:
+        """So many more bytes have gone."""
+        self._done += size
+        percent = min(100, self._done * 100 // self._total)
+        if self._on and percent != self._shown:
+            self._shown = percent
+            end = "\r\x1b[K" if percent == 100 else ""
+            print(f"\r{escaped(self._what)} {percent} %{end}", end="", file=sys.stderr, flush=True)

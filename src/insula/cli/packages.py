@@ -1,0 +1,149 @@
+"""`deploy`, `list`, `show`, `undeploy`, `rollback`: the admin API for people."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from insula.cli import output
+from insula.cli.failures import UsageError
+from insula.cli.options import AdminUrl, Json, Plan, ServiceId, Timeout, Token, target
+from insula.cli.target import Target
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|depot:", re.ASCII)
+
+
+def is_url(text: str) -> bool:
+    """Whether the server is to fetch it; anything else is a file of this machine."""
+    return _URL.match(text) is not None
+
+
+def deploy(
+    context: typer.Context,
+    package: Annotated[str, typer.Argument(metavar="PACKAGE", help="NAME.okra.pkg, or a URL that the server fetches.")],
+    override: Annotated[
+        bool, typer.Option("--override", help="Replace the service if it is deployed already.")
+    ] = False,
+    plan: Plan = False,
+    json: Json = False,
+    timeout: Timeout = 300.0,
+    admin_url: AdminUrl = None,
+    token: Token = None,
+) -> None:
+    """Deploy a package, and show its steps and their time.
+
+    A file is uploaded. A file://, s3://, https:// or depot: URL is fetched by the server. With --override the new
+    version is ready before the old one drains: no request fails.
+    """
+    file = None if is_url(package) else Path(package)
+    if file is not None and not file.is_file():
+        raise UsageError(
+            f"there is no file {package}", hint="insula build makes one, in dist/; a URL begins with https:// or s3://"
+        )
+    with _client(target(context, admin_url=admin_url, token=token), timeout) as client:
+        if file is not None:
+            done = client.upload(file, override=override, plan=plan)
+        else:
+            done = client.deploy(package, override=override, plan=plan)
+    output.as_json(done) if json else _print_deployed(done)
+
+
+def rollback(
+    context: typer.Context,
+    service: ServiceId,
+    plan: Plan = False,
+    json: Json = False,
+    timeout: Timeout = 300.0,
+    admin_url: AdminUrl = None,
+    token: Token = None,
+) -> None:
+    """Deploy the package that a service had before the present one."""
+    with _client(target(context, admin_url=admin_url, token=token), timeout) as client:
+        done = client.rollback(service, plan=plan)
+    output.as_json(done) if json else _print_deployed(done)
+
+
+def undeploy(
+    context: typer.Context,
+    service: ServiceId,
+    json: Json = False,
+    timeout: Timeout = 300.0,
+    admin_url: AdminUrl = None,
+    token: Token = None,
+) -> None:
+    """Take a service away. Calls in flight end first."""
+    with _client(target(context, admin_url=admin_url, token=token), timeout) as client:
+        client.undeploy(service)
+    output.as_json({"service_id": service, "status": "undeployed"}) if json else output.line(f"{service} undeployed")
+
+
+def list_services(context: typer.Context, json: Json = False, admin_url: AdminUrl = None, token: Token = None) -> None:
+    """List the deployed services, in the order of deployment."""
+    with _client(target(context, admin_url=admin_url, token=token)) as client:
+        answer = client.list()
+    if json:
+        output.as_json(answer)
+        return
+    services = [one for one in answer.get("services", []) if isinstance(one, dict)]
+    if not services:
+        output.line("no service is deployed; deploy one with: insula deploy NAME.okra.pkg")
+        return
+    fields = ("id", "state", "version", "deployed_at", "source")
+    rows = [[str(one.get(field, "")) for field in fields] for one in services]
+    output.table(("SERVICE", "STATE", "VERSION", "DEPLOYED", "SOURCE"), rows)
+
+
+def show(
+    context: typer.Context, service: ServiceId, json: Json = False, admin_url: AdminUrl = None, token: Token = None
+) -> None:
+    """Show one service in full: methods, limits, what it may do, how it is."""
+    with _client(target(context, admin_url=admin_url, token=token)) as client:
+        shown = client.show(service)
+    output.as_json(shown) if json else print_shown(shown)
+
+
+def _client(where: Target, timeout: float = 60.0) -> Any:
+    from insula.cli.client import AdminClient
+
+    url, token = where.admin()
+    return AdminClient(url, token, timeout=timeout)
+
+
+def _print_deployed(done: dict[str, Any]) -> None:
+    output.line(f"{done.get('service_id')} {done.get('status')}, version {done.get('version')}")
+    steps = [(str(step.get("name")), output.milliseconds(step.get("ms", 0))) for step in done.get("steps", [])]
+    width = max((len(name) for name, _ in steps), default=0)
+    for name, time in steps:
+        output.line(f"  {name.ljust(width)}  {time}")
+    for change in done.get("changes", []):
+        output.line(f"  - {change}")
+    for endpoint in done.get("endpoints", []):
+        output.line(f"  {endpoint}")
+
+
+def print_shown(shown: dict[str, Any]) -> None:
+    """One service for people."""
+    facts = [("service", shown.get("id")), ("state", shown.get("state")), ("version", shown.get("version"))]
+    facts += [("latest", "yes: paths without a version lead here" if shown.get("latest") else "no")]
+    facts += [(name.replace("_", " "), shown.get(name)) for name in ("deployed_at", "source", "digest")]
+    facts += [("may use", ", ".join(shown.get("host_apis", [])) or "nothing of the host")]
+    facts += [(name, _pairs(shown.get(name, {}))) for name in ("limits", "instances", "mailbox")]
+    if shown.get("previous"):
+        facts.append(("rolls back to", str(shown["previous"][0])))
+    if shown.get("last_error"):
+        facts.append(("last error", shown["last_error"]))
+    output.facts([(name, str(value)) for name, value in facts])
+    output.line("methods")
+    for method in shown.get("methods", []):
+        marks = [
+            mark for mark, on in (("only reads", "read_only"), ("needs an identity", "authenticated")) if method[on]
+        ]
+        said = f"  ({', '.join(marks)})" if marks else ""
+        output.line(f"  {method['endpoint']}  {method['input'] or '{}'} -> {method['output'] or 'nothing'}{said}")
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"

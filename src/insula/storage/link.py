@@ -18,12 +18,16 @@ class Link:
 
     def connection(self) -> Connection:
         """The connection; UnavailableError where it cannot be made."""
+        try:
+            return self.connect()
+        except DBAPIError as error:
+            log.error("cannot connect: %s", scrub(str(error.orig), self.engine.url))
+            raise unreachable() from None
+
+    def connect(self) -> Connection:
+        """The connection; what the driver raises where it cannot be made."""
         if self._connection is None:
-            try:
-                self._connection = self.engine.connect()
-            except DBAPIError as error:
-                log.error("cannot connect: %s", scrub(str(error.orig), self.engine.url))
-                raise unreachable() from None
+            self._connection = self.engine.connect()
         return self._connection
 
     def close(self) -> None:

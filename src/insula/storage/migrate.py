@@ -17,8 +17,8 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import ConfigurationError
-from insula.storage.engine import scrub
+from insula.errors import ConfigurationError, UnavailableError
+from insula.storage.engine import describe, scrub
 from insula.storage.faults import Fault, diagnose, log, refusal
 from insula.storage.link import Link
 
@@ -39,11 +39,11 @@ _PATIENCE = (text("SET LOCAL lock_timeout = '60s'"), text("SET LOCAL statement_t
 
 
 def ensure(link: Link, setting: str) -> None:
-    """Upgrades where the revision differs. ConfigurationError where a newer version of the server made the tables, or
-    where this one may not make them."""
+    """Connects, and upgrades where the revision differs. ConfigurationError where a newer version of the server made the
+    tables, or where this one may not make them; UnavailableError where the database is out of reach."""
     url = link.engine.url
+    connection = _connect(link, setting)
     try:
-        connection = link.connection()
         with connection.begin():
             if revision(connection) == HEAD:
                 return
@@ -56,6 +56,17 @@ def ensure(link: Link, setting: str) -> None:
             f"{setting}: the database cannot be used: {scrub(str(error.orig), url)}",
             hint="the user of the URL must be able to create tables in it",
         ) from None
+
+
+def _connect(link: Link, setting: str) -> Connection:
+    url = link.engine.url
+    try:
+        return link.connect()
+    except DBAPIError as error:
+        said = f"{setting}: {describe(url)} cannot be opened: {scrub(str(error.orig), url)}"
+        if url.drivername.startswith("sqlite") and diagnose(error) is not Fault.BUSY:
+            raise ConfigurationError(said, hint="name another file, or restore this one from a backup") from None
+        raise UnavailableError(said, hint="is the server there, and do user and password fit?") from None
 
 
 def revision(connection: Connection) -> str | None:

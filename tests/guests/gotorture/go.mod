@@ -1,0 +1,3 @@
+module gotorture
+
+go 1.24

@@ -32,7 +32,7 @@ async def here() -> AsyncIterator[Street]:
 
 @pytest.fixture
 async def http(here: Street) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=here.listener.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=here.listener.url, trust_env=False, verify=False) as client:
         yield client
 
 

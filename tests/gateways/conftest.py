@@ -1,0 +1,141 @@
+"""A service with a real schema and real codecs behind a real listener; the service itself is written here, in Python."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from insula.calls import Call, Headers, Pending, Reply, ServiceId
+from insula.edge.admission import identified
+from insula.edge.app import Application
+from insula.edge.limits import Limits
+from insula.edge.routes import RouteTable
+from insula.edge.server import Listener, bind
+from insula.errors import InsulaError
+from insula.gateways.connect import ConnectGateway
+from insula.gateways.missing import missing_route
+from insula.plans import Plan
+from insula.schema.binary_codec import BinaryStore
+from insula.schema.idl import parse_idl
+from insula.schema.json_codec import compile_all
+from insula.schema.policy import is_read_only, policy_of
+
+IDL = """
+@okra(namespace: "shop", version: "v1")
+service Echo {
+  echo(input: Thing!): Thing!
+  getThing(input: Thing!): Thing!
+  listAll: [String!]
+  secret(input: Thing!): Thing! @auth
+  ping
+}
+type Thing { name: String! count: Int size: Long data: Bytes tags: [String!] }
+"""
+SCHEMA = parse_idl(IDL)
+MAX_BODY = 100_000
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that the product runs on."""
+    return {"uvloop": uvloop.new_event_loop}
+
+
+class Echo:
+    """Answers what it is told to: its input, later, an error, with metadata."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.headers: Headers = ()
+        self.trailers: Headers = ()
+        self.error: InsulaError | None = None
+        self.answer: bytes | None = None
+        self.later = False
+        self.pending: list[Pending] = []
+        self.asked = asyncio.Event()
+        self.cancelled = asyncio.Event()
+
+    def submit(self, call: Call) -> Reply | Pending:
+        self.calls.append(call)
+        if self.later:
+            pending: Pending = asyncio.get_running_loop().create_future()
+            pending.add_done_callback(lambda pending: self.cancelled.set() if pending.cancelled() else None)
+            self.pending.append(pending)
+            self.asked.set()
+            return pending
+        if self.error is not None:
+            raise self.error
+        return self.reply(call)
+
+    def reply(self, call: Call) -> Reply:
+        answer = self.answer
+        if answer is None:
+            answer = b'["a","b"]' if call.method == "listAll" else b"" if call.method == "ping" else call.payload
+        return Reply(answer, self.headers, self.trailers)
+
+
+class Shop:
+    """The listener, the service and a client."""
+
+    def __init__(self, listener: Listener, app: Application, echo: Echo, http: httpx.AsyncClient) -> None:
+        self.listener = listener
+        self.app = app
+        self.echo = echo
+        self.http = http
+        self.url = listener.url
+
+    async def post(
+        self, body: Any, method: str = "echo", headers: dict[str, str] | None = None, path: str = "/shop.Echo/"
+    ) -> httpx.Response:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return await self.http.post(
+            path + method, content=content, headers={"content-type": "application/json", **(headers or {})}
+        )
+
+
+def plans(echo: Echo) -> list[Plan]:
+    codecs = compile_all(SCHEMA)
+    store = BinaryStore()
+    return [
+        Plan(
+            ServiceId("shop", "Echo", "v1"),
+            method.name,
+            is_read_only(method),
+            policy_of(method),
+            5.0,
+            MAX_BODY,
+            codecs[method.name],
+            partial(store.codec, "digest", SCHEMA, method),
+            echo.submit,
+        )
+        for method in SCHEMA.service.methods
+    ]
+
+
+@asynccontextmanager
+async def open_shop() -> AsyncIterator[Shop]:
+    echo = Echo()
+    gateway = ConnectGateway()
+    routes = [pair for plan in plans(echo) for pair in gateway.routes(plan, latest=True)]
+    older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo)]
+    routes += [pair for plan in older for pair in gateway.routes(plan, latest=False)]
+    app = Application(RouteTable(routes), missing=missing_route(), checks=(identified,))
+    listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2))
+    await listener.start()
+    async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:
+        yield Shop(listener, app, echo, http)
+    await listener.stop(0.0)
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with open_shop() as opened:
+        yield opened

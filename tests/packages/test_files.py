@@ -64,7 +64,7 @@ async def test_a_folder_a_fifo_and_a_device_are_refused_at_once(inside: Path) ->
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_what_the_server_may_not_read(inside: Path) -> None:
     (inside / "x.okra.pkg").chmod(0)
-    with pytest.raises(CallerError, match="cannot open") as refused:
+    with pytest.raises(CallerError, match="cannot read") as refused:
         await read(inside / "x.okra.pkg")
     assert refused.value.code is Code.PERMISSION_DENIED
 

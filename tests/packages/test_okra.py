@@ -201,7 +201,7 @@ def test_each_file_has_its_size(files: dict[str, bytes], tmp_path: Path) -> None
     assert refused.value.http_status == 413
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_mutated_files_raise_nothing_else(files: dict[str, bytes], tmp_path: Path, draw: st.DataObject) -> None:
     name = draw.draw(st.sampled_from(sorted(files)))

@@ -45,12 +45,10 @@ def _first(found: Iterable[str | None]) -> str | None:
 def _names(kind: str, ours: Sequence[_Named], theirs: Sequence[_Named], owner: str = "") -> str | None:
     mine, others = [one.name for one in ours], [one.name for one in theirs]
     of = f"{owner}." if owner else ""
-    for name in mine:
-        if name not in others:
-            return f"the {kind} {of}{name} is in the first alone"
-    for name in others:
-        if name not in mine:
-            return f"the {kind} {of}{name} is in the second alone"
+    for place, here, there in (("first", mine, set(others)), ("second", others, set(mine))):
+        for name in here:
+            if name not in there:
+                return f"the {kind} {of}{name} is in the {place} alone"
     whose = f" of {owner}" if owner else ""
     return None if mine == others else f"the {kind}s{whose} are in another order"
 

@@ -38,9 +38,6 @@ _ARCHIVE = "package.okra.pkg"
 _CONTENT = "content"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-#: Packages that are taken apart at once; the others wait with their bytes on the disk.
-_INSTALLING = 2
-
 
 class Depot:
     """The installed packages below one folder, which this server alone writes to."""
@@ -51,7 +48,7 @@ class Depot:
         self._incoming = folder / _INCOMING
         self._max_bytes = max_bytes
         self._active: set[str] = set()
-        self._installing = asyncio.Semaphore(_INSTALLING)
+        self._installing = asyncio.Lock()  # one is taken apart at a time; the others wait, their bytes on the disk
 
     async def add(self, source: AsyncIterator[bytes] | Path, *, max_bytes: int | None = None) -> Package:
         """Installs a package from its bytes, or from a file; the same one again is quick and changes nothing.
@@ -122,7 +119,8 @@ class Depot:
             content = beside / _CONTENT
             unpack(beside / _ARCHIVE, content, Limits(packed=max(Limits().packed, self._max_bytes)))
             settle(load_package(content, digest))
-            self._place(content, self._folder / digest)
+            content.rename(self._folder / digest)
+            flush(self._folder)
             return self._load(digest)
 
     def _intact(self, digest: str) -> Package | None:
@@ -135,15 +133,6 @@ class Depot:
         except InsulaError:
             self._discard(place)
             return None
-
-    def _place(self, content: Path, place: Path) -> None:
-        try:
-            content.rename(place)
-        except OSError as error:
-            if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
-                raise
-            return  # another add of the same package was quicker
-        flush(self._folder)
 
     def _load(self, digest: str) -> Package:
         place = self._folder / digest

@@ -24,7 +24,7 @@ async def read_file(file: Path, roots: Sequence[Path] | None = None) -> AsyncGen
     """The bytes of a plain file; CallerError `not_found`, `permission_denied`, or `invalid_argument` for a folder."""
     stream = await in_thread(open_plain, file, roots)
     try:
-        while chunk := await in_thread(stream.read, PIECE):
+        while chunk := await in_thread(_read, stream, file):
             yield chunk
     finally:
         stream.close()
@@ -40,11 +40,7 @@ def open_plain(file: Path, roots: Sequence[Path] | None = None) -> BinaryIO:
             f"there is no file {file}", code=Code.NOT_FOUND, hint="the path is one of the server's machine"
         ) from error
     except OSError as error:
-        raise CallerError(
-            f"the server cannot open {file}: {error.strerror}",
-            code=Code.PERMISSION_DENIED,
-            hint="the user that the server runs as needs to read it",
-        ) from error
+        raise _unreadable(file, error) from error
     try:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
@@ -57,6 +53,21 @@ def open_plain(file: Path, roots: Sequence[Path] | None = None) -> BinaryIO:
     except BaseException:
         os.close(handle)
         raise
+
+
+def _read(stream: BinaryIO, file: Path) -> bytes:
+    try:
+        return stream.read(PIECE)
+    except OSError as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: OSError) -> CallerError:
+    return CallerError(
+        f"the server cannot read {file}: {error.strerror}",
+        code=Code.PERMISSION_DENIED,
+        hint="the user that the server runs as needs to read it",
+    )
 
 
 def _real(file: Path, roots: Sequence[Path] | None) -> Path:

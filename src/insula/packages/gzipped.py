@@ -29,8 +29,8 @@ class Limits:
     ratio_from: int = 8 * MB
     entries: int = 2000
     header: int = 256 * 1024
-    name: int = 1024
-    depth: int = 32
+    name: int = 512
+    depth: int = 16
 
 
 def too_large(message: str, hint: str | None = None) -> PackageError:

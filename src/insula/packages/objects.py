@@ -56,6 +56,10 @@ async def read_object(bucket: str, key: str, *, timeout: float, max_bytes: int) 
             code=Code.PERMISSION_DENIED,
             hint="the server's AWS_* environment holds the credentials that are used",
         ) from error
+    except ValueError as error:  # obstore's word on `..`, an empty part or a NUL in a key
+        raise CallerError(
+            f"{key[:200]!r} is not the key of a package", hint=f"write s3://{bucket}/path/to/service.okra.pkg"
+        ) from error
     except BaseError as error:
         raise UnavailableError(
             f"the store of s3://{bucket} did not answer", hint="look at AWS_ENDPOINT_URL and AWS_REGION of the server"

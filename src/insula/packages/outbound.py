@@ -54,9 +54,9 @@ async def get(url: str, *, allow_private: bool, allow_http: bool, timeout: float
 
     CallerError for an address that may not be asked, `unavailable` where the other side does not answer.
     """
+    context = await in_thread(_tls_context)
     import httpx
 
-    context = await in_thread(httpx.create_ssl_context)
     async with AsyncExitStack() as stack:
         transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, retries=0)
         client = await stack.enter_async_context(
@@ -80,6 +80,13 @@ async def get(url: str, *, allow_private: bool, allow_http: bool, timeout: float
         raise UnavailableError(f"{target.host} redirects more than {_MAX_REDIRECTS} times")
 
 
+def _tls_context() -> ssl.SSLContext:
+    """The certificates to trust. Blocking, as is the first import of httpx, which is why it happens here."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
 async def body(response: httpx.Response, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The bytes that lie at the address, in pieces; refused early where the other side says that they are too many."""
     import httpx
@@ -89,8 +96,7 @@ async def body(response: httpx.Response, max_bytes: int) -> AsyncGenerator[bytes
         raise CallerError(f"{host} has no such package", code=Code.NOT_FOUND, hint="is the address spelt right?")
     if response.status_code != 200:
         raise _unhelpful(host, response.status_code)
-    told = response.headers.get("content-length", "")
-    if told.isascii() and told.isdigit() and int(told[:19]) > max_bytes:
+    if int(response.headers.get("content-length", "0")) > max_bytes:  # h11 let nothing but a number through
         raise CallerError(f"the package is larger than {size(max_bytes)}", code=Code.RESOURCE_EXHAUSTED, status=413)
     try:
         async for chunk in response.aiter_raw(_PIECE):

@@ -118,7 +118,7 @@ async def package(service: str, wasm: Path | None = None, **config: Any) -> Pack
     service_id = ServiceId.parse(service)
     header = f'@okra(namespace: "{service_id.namespace}", version: "{service_id.version}")\n'
     schema = parse_idl(header + IDL.replace("NAME", service_id.name))
-    path = wasm or await asyncio.to_thread(build_c, RELAY)
+    path = await asyncio.to_thread(build_c, RELAY) if wasm is None else wasm
     return Package(
         digest=service.ljust(64, "0"),
         folder=path.parent,
@@ -181,7 +181,7 @@ class TestRefusedBeforeTheFlip:
         assert not town.registry.generations
 
     async def test_more_than_granted(self, town: Town) -> None:
-        with pytest.raises(CallerError, match="asks for okra.env") as caught:
+        with pytest.raises(CallerError, match=r"asks for okra\.env") as caught:
             await town.stage(await package("shop.B.v1", host_apis=("okra.log", "okra.env")))
         assert caught.value.http_status == 403
         assert 'allow = {"shop.B" = ["okra.env"]}' in str(caught.value.hint)
@@ -362,30 +362,27 @@ class TestFlip:
         await town.add("shop.A.v1", host_apis=("okra.call",))
         await town.add("shop.B.v1")
         over = asyncio.Event()
-        answered = 0
+        answered = asyncio.Semaphore(0)
 
         async def direct() -> None:
-            nonlocal answered
             while not over.is_set():
                 assert await town.call("shop.B.v1", "echo", {"text": "x"}) == {"text": "x"}
-                answered += 1
+                answered.release()
 
         async def through() -> None:
-            nonlocal answered
             while not over.is_set():
                 assert await town.host("shop.A.v1", "okra.call", "invoke", invoke("shop.B")) == {"text": "hi"}
-                answered += 1
+                answered.release()
 
         callers = [asyncio.ensure_future(each()) for each in (direct, direct, direct, through, through)]
         for number in range(8):
             generation = await town.stage(replace(await package("shop.B.v1"), digest=f"{number:064}"))
-            before = answered
             replaced = town.registry.install(generation)
             assert replaced is not None
             assert await replaced.service.drain(10.0)
             await replaced.close()
-            while answered < before + 20:
-                await asyncio.sleep(0)
+            for _ in range(20):
+                await answered.acquire()
         over.set()
         await asyncio.gather(*callers)
         assert len(town.engine.programs) == 2

@@ -55,6 +55,14 @@ class TestNames:
         assert registry.find("shop.Orders.v1") is again
         assert registry.generations == (again, second)
 
+    def test_a_place_in_the_order(self) -> None:
+        registry = Registry()
+        first, second = generation("shop.Orders.v1"), generation("shop.Orders.v2")
+        registry.install(second)
+        registry.install(first, place=0)
+        assert registry.generations == (first, second)
+        assert registry.find("shop.Orders") is second
+
     def test_remove_takes_full_ids_alone(self) -> None:
         registry = Registry()
         registry.install(generation("shop.Orders.v1"))

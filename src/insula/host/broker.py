@@ -30,6 +30,7 @@ log = logging.getLogger("insula.host")
 
 MAX_MESSAGE = 10 << 20
 MAX_HOST_CALLS = 10_000
+_MAX_ERROR = 500  # characters of an error's message, which may quote what the guest wrote
 
 
 class _Request(msgspec.Struct, gc=False):
@@ -68,6 +69,7 @@ class Broker:
         try:
             self._count(scope, request)
             try:
+                request.decode()  # all of it: what an operation passes on unread is UTF-8 as well
                 asked = _requests.decode(request)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 raise HostError("INVALID_PARAMETERS", f"the request is not a host API request: {error}") from None
@@ -144,7 +146,9 @@ class Broker:
         if not isinstance(error, HostError):
             log.error("%s: %s failed", self._service, label[:160], exc_info=error)
             error = HostError("INTERNAL_ERROR", "internal error")
-        return _failures.encode({"success": False, "error": {"code": error.code, "message": error.message}})
+        return _failures.encode(
+            {"success": False, "error": {"code": error.code, "message": error.message[:_MAX_ERROR]}}
+        )
 
 
 def _object(parameters: msgspec.Raw) -> bytes:

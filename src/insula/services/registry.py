@@ -82,10 +82,11 @@ class Registry:
         """CallerError `already_exists` where `install` would refuse this generation for its name."""
         self._with(generation)
 
-    def install(self, generation: Generation) -> Generation | None:
-        """Puts a generation in: in the place of the one with the same id, which is returned, else as the latest."""
+    def install(self, generation: Generation, *, place: int | None = None) -> Generation | None:
+        """Puts a generation in: in the place of the one with the same id, which is returned; else at this place in the
+        order of deployment, by default as the latest."""
         replaced = self.table.by_id.get(generation.id)
-        self._swap(self._with(generation))
+        self._swap(self._with(generation, place))
         return replaced
 
     def remove(self, name: ServiceId | str) -> Generation:
@@ -102,11 +103,12 @@ class Registry:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
-    def _with(self, generation: Generation) -> Table:
+    def _with(self, generation: Generation, place: int | None = None) -> Table:
         present = self.table.generations
         if generation.id in self.table.by_id:
             return Table(tuple(generation if each.id == generation.id else each for each in present))
-        return Table((*present, generation))
+        place = len(present) if place is None else place
+        return Table((*present[:place], generation, *present[place:]))
 
     def _swap(self, table: Table) -> None:
         before, self.table = self.table, table

@@ -304,10 +304,10 @@ class Service:
         except InsulaError as error:
             self._refuse(ticket, error)
             return
-        if isinstance(result, bytes):
-            ticket.pending.set_result(Reply(result, tuple(scope.headers), tuple(scope.trailers)))
-        else:
+        if not isinstance(result, bytes):
             self._follow(ticket, instance, scope, result)
+        elif not ticket.pending.done():
+            ticket.pending.set_result(Reply(result, tuple(scope.headers), tuple(scope.trailers)))
 
     def _grow(self) -> None:
         """Starts the instances that the minimum and the waiting calls ask for."""

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import time
+from datetime import datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from insula.calls import Principal
+from insula.host.context import MAX_BYTES, MAX_PAIRS, ContextCapability
+from tests.host.conftest import Host, scope
+
+
+async def test_get() -> None:
+    call = scope(
+        within=5.0,
+        principal=Principal("ada", ("clerk",)),
+        metadata=(("x-a", "1"), ("x-a", "2")),
+        traceparent="00-aa-bb-01",
+        idempotency_key="k",
+    )
+    answer = await Host(ContextCapability(), of=call).ask("okra.context", "get")
+    deadline = datetime.fromisoformat(answer.pop("deadline"))
+    assert abs(deadline.timestamp() - time.time() - 5.0) < 2.0
+    assert answer == {
+        "principal": {"subject": "ada", "roles": ["clerk"]},
+        "metadata": [["x-a", "1"], ["x-a", "2"]],
+        "traceparent": "00-aa-bb-01",
+        "idempotencyKey": "k",
+    }
+
+
+async def test_nobody() -> None:
+    assert (await Host(ContextCapability()).ask("okra.context", "get"))["principal"] is None
+
+
+async def test_set() -> None:
+    host = Host(ContextCapability())
+    for name, value in (("X-A", "1"), ("x-a", "two words"), ("etag", ""), ("x-bin", "aGk")):
+        assert await host.ask("okra.context", "setHeader", {"name": name, "value": value}) is None
+    await host.ask("okra.context", "setTrailer", {"name": "x-t", "value": "3"})
+    assert host.scope.headers == [("x-a", "1"), ("x-a", "two words"), ("etag", ""), ("x-bin", "aGk")]
+    assert host.scope.trailers == [("x-t", "3")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("", "x"),
+        ("a b", "x"),
+        ("a\r\nb", "x"),
+        ("a:b", "x"),
+        (":status", "x"),
+        ("é", "x"),
+        ("x" * 129, "x"),
+        ("x-a", "line\r\nset-cookie: a=b"),
+        ("x-a", "nul\0"),
+        ("x-a", "tab\there"),
+        ("x-a", " x"),
+        ("x-a", "x "),
+        ("x-a", "x\n"),
+        ("x-a\n", "x"),
+        ("x-a", "ü"),
+        ("x-a", "x" * 4097),
+        ("x-a-bin", "***"),
+        ("Content-Length", "0"),
+        ("transfer-encoding", "chunked"),
+        ("connection", "close"),
+        ("content-type", "text/html"),
+        ("set-cookie", "a=b"),
+        ("Access-Control-Allow-Origin", "*"),
+        ("connect-content-encoding", "gzip"),
+        ("grpc-status", "0"),
+        ("trailer-x", "1"),
+        ("location", "https://example.org"),
+        ("x-request-id", "1"),
+    ],
+)
+async def test_refused(name: str, value: str) -> None:
+    host = Host(ContextCapability())
+    for method in ("setHeader", "setTrailer"):
+        assert await host.ask("okra.context", method, {"name": name, "value": value}) == "INVALID_PARAMETERS"
+    assert host.scope.headers == host.scope.trailers == []
+
+
+async def test_number_and_size() -> None:
+    host = Host(ContextCapability())
+    for number in range(MAX_PAIRS):
+        method = "setHeader" if number % 2 else "setTrailer"
+        assert await host.ask("okra.context", method, {"name": "x-a", "value": "1"}) is None
+    assert await host.ask("okra.context", "setHeader", {"name": "x-a", "value": "1"}) == "LIMIT_EXCEEDED"
+    host = Host(ContextCapability())
+    for _ in range(MAX_BYTES // 4000):
+        assert await host.ask("okra.context", "setHeader", {"name": "x-a", "value": "x" * 3990}) is None
+    assert await host.ask("okra.context", "setTrailer", {"name": "x-a", "value": "x" * 3990}) == "LIMIT_EXCEEDED"
+
+
+@given(st.text(max_size=20), st.text(max_size=40))
+async def test_whatever_is_let_through_is_a_header(name: str, value: str) -> None:
+    host = Host(ContextCapability())
+    await host.ask("okra.context", "setHeader", {"name": name, "value": value})
+    for key, text in host.scope.headers:
+        assert key.isascii()
+        assert key.isprintable()
+        assert key == key.lower()
+        assert not set(key) & set(' \t"(),/:;<=>?@[\\]{}')
+        assert text.isascii()
+        assert text.isprintable() or not text
+        assert text == text.strip()

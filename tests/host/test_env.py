@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from insula.errors import PackageError
+from insula.host.env import EnvCapability
+from tests.host.conftest import ID, Host
+
+ENV = {"shop.Orders": {"REGION": "eu", "TOKEN": "t"}, "shop.Other": {"PRICE": "1"}}
+
+
+def host(*keys: str) -> Host:
+    return Host(EnvCapability(ENV), options={"okra.env": {"keys": list(keys)}})
+
+
+async def test_keys_that_are_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        each = host("REGION", "COLOUR", "PRICE")
+    assert await each.ask("okra.env", "get", {"key": "REGION"}) == "eu"
+    assert await each.ask("okra.env", "get", {"key": "COLOUR"}) is None
+    assert await each.ask("okra.env", "get", {"key": "PRICE"}) is None, "another service's"
+    assert 'asks for COLOUR, PRICE, which [env."shop.Orders"] does not set' in caplog.text
+
+
+async def test_keys_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_PROCESS", "x")
+    each = host("REGION")
+    for key in ("TOKEN", "SECRET_OF_THE_PROCESS", "PATH", ""):
+        assert await each.ask("okra.env", "get", {"key": key}) == "POLICY_DENIED"
+    assert await each.ask("okra.env", "get", {}) == "INVALID_PARAMETERS"
+
+
+@pytest.mark.parametrize("options", [{"key": ["A"]}, {"keys": "A"}, {"keys": [1]}, {"keys": {"A": 1}}])
+def test_options(options: dict[str, Any]) -> None:
+    with pytest.raises(PackageError):
+        EnvCapability(ENV).configure(ID, options)
+
+
+def test_no_options_is_no_key() -> None:
+    assert EnvCapability(ENV).configure(ID, {})

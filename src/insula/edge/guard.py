@@ -52,7 +52,7 @@ class Guard:
             return
         head = head_of(scope)
         request_id = (b"x-request-id", head.request_id.encode())
-        started = False
+        started = finished = False
         left = self._max_body
 
         async def bounded() -> Message:
@@ -64,11 +64,13 @@ class Guard:
             return message
 
         async def marked(message: Message) -> None:
-            nonlocal started
+            nonlocal started, finished
             if message["type"] == "http.response.start":
                 started = True
                 headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != b"x-request-id"]
                 message = {**message, "headers": [*headers, request_id]}
+            elif not message.get("more_body", False):
+                finished = True
             await send(message)
 
         error = self.check(head)
@@ -80,9 +82,9 @@ class Guard:
             except Exception:
                 _log.exception("the admin application failed (request %s)", head.request_id)
                 error = InsulaError("internal error", hint="the server's log has more under the request id")
-            if error is None:
+            if error is None or finished:
                 return
-            if started:  # half an answer must not look like a whole one
+            if started:  # half an answer must not look like a whole one: the listener ends the connection
                 raise error
         await _answer(marked, error)
 

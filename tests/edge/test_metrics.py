@@ -1,0 +1,67 @@
+"""Counting, forgetting, and one exposition at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from insula.edge.metrics import BOUNDS, Metrics
+
+
+async def _samples(metrics: Metrics) -> dict[tuple[str, str], float]:
+    page = (await metrics.exposition()).decode()
+    return {
+        (sample.name, ",".join(f"{key}={value}" for key, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+async def test_a_histogram_adds_up() -> None:
+    metrics = Metrics()
+    for seconds in (0.0001, 0.0005, 0.002, 40.0):
+        metrics.route("/a").record(200, seconds, 10, 20)
+    metrics.dropped("silent")
+    samples = await _samples(metrics)
+    assert samples["insula_http_request_seconds_bucket", "le=0.0005,route=/a"] == 2
+    assert samples["insula_http_request_seconds_bucket", f"le={BOUNDS[-1]},route=/a"] == 3
+    assert samples["insula_http_request_seconds_bucket", "le=+Inf,route=/a"] == 4
+    assert samples["insula_http_request_seconds_count", "route=/a"] == 4
+    assert samples["insula_http_request_bytes_total", "route=/a"] == 40
+    assert samples["insula_http_response_bytes_total", "route=/a"] == 80
+    assert samples["insula_connections_dropped_total", "reason=silent"] == 1
+
+
+async def test_a_route_that_left_is_forgotten() -> None:
+    metrics = Metrics()
+    metrics.route("/a").record(200, 0.1, 0, 0)
+    metrics.route("/b").record(200, 0.1, 0, 0)
+    metrics.keep({"/b", "/c"})
+    assert set(metrics.routes) == {"/b"}
+
+
+async def test_whoever_asks_meanwhile_gets_the_same_page() -> None:
+    metrics = Metrics()
+    runs = 0
+    go = threading.Event()
+
+    def source() -> Iterator[Any]:
+        nonlocal runs
+        runs += 1
+        go.wait(5)
+        yield from ()
+
+    metrics.add(source)
+    first, second = metrics.exposition(), metrics.exposition()
+    first.cancel()
+    third = metrics.exposition()
+    await asyncio.sleep(0)
+    go.set()
+    assert await second == await third
+    assert runs == 1
+    await metrics.exposition()
+    assert runs == 2

@@ -29,6 +29,16 @@ async def test_what_was_acknowledged_is_there_after_opening_again(url: str) -> N
     await db.close()
 
 
+async def test_a_path_may_have_any_characters(tmp_path: Path) -> None:
+    path = tmp_path / "100%41?x=1#ü .db"
+    db = await Database.open(path)
+    await db.write(add("a"))
+    assert await names(db) == ["a"]
+    assert str(path) in db.description
+    await db.close()
+    assert os.listdir(tmp_path) == [path.name]
+
+
 async def test_opening_and_closing_leaves_no_descriptor_behind(url: str) -> None:
     async def round_trip() -> None:
         db = await Database.open(url)

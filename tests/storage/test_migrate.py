@@ -116,6 +116,19 @@ async def test_foreign_keys_hold_again_after_a_migration(fresh_url: str) -> None
     await db.close()
 
 
+async def test_on_postgres_a_second_server_waits_for_the_migration_of_the_first(postgres_url: str) -> None:
+    waiting = text("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted")
+    with connect(postgres_url) as first, connect(postgres_url) as onlooker:
+        migration = first.begin()
+        first.execute(migrate._LOCK)
+        second = asyncio.create_task(Database.open(postgres_url))
+        while not await asyncio.to_thread(lambda: onlooker.execute(waiting).scalar_one()):
+            assert not second.done()
+        await asyncio.to_thread(command.upgrade, migrate.configuration(first), "head")
+        migration.commit()
+        await (await second).close()
+
+
 async def test_databases_opened_at_once_in_one_process(fresh_url: str) -> None:
     opened = await asyncio.gather(*(Database.open(fresh_url) for _ in range(4)))
     await asyncio.gather(*(db.close() for db in opened))

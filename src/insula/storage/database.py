@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 from sqlalchemy.engine import URL, Connection, Engine
@@ -39,7 +40,7 @@ class Database:
     @classmethod
     async def open(
         cls,
-        url: str,
+        url: str | Path,
         *,
         setting: str = "storage.url",
         max_waiting: int = 1024,
@@ -48,10 +49,10 @@ class Database:
     ) -> Database:
         """Connects, brings the tables to the present revision where they are not, and starts the threads.
 
-        `url` is `sqlite:///path` or `postgresql://…`; `setting` is the key that it came from, for messages.
-        `max_waiting` bounds the writes, and apart from them the reads, that wait; `timeout` (seconds) bounds each wait
-        unless the caller says otherwise. ConfigurationError where the URL or the database cannot be used,
-        UnavailableError where it is out of reach.
+        `url` is `sqlite:///path`, the path of a SQLite file, or `postgresql://…`; `setting` is the key that it came
+        from, for messages. `max_waiting` bounds the writes, and apart from them the reads, that wait; `timeout`
+        (seconds) bounds each wait unless the caller says otherwise. ConfigurationError where the URL or the database
+        cannot be used, UnavailableError where it is out of reach.
         """
         link, engine = await asyncio.to_thread(_prepare, url, setting)
         readers = Readers(engine, threads=reader_threads, max_waiting=max_waiting)
@@ -110,7 +111,7 @@ class Database:
         return wait
 
 
-def _prepare(url: str, setting: str) -> tuple[Link, Engine]:
+def _prepare(url: str | Path, setting: str) -> tuple[Link, Engine]:
     """The writer's link, with the tables as they must be, and the readers' engine."""
     parsed = parse_url(url, setting)
     create_file(parsed, setting)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, event
@@ -30,10 +31,13 @@ _EXAMPLES = "sqlite:///insula-data/insula.db or postgresql://user@host/database"
 _POSTGRES_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
 
 
-def parse_url(text: str, setting: str) -> URL:
-    """The URL with the driver in it; ConfigurationError naming `setting` where it is none that can be used."""
+def parse_url(place: str | Path, setting: str) -> URL:
+    """The URL with the driver in it; ConfigurationError naming `setting` where it is none that can be used. A path is a
+    SQLite file, whatever characters it has."""
+    if isinstance(place, Path):
+        return URL.create("sqlite+pysqlite", database=str(place.absolute()))
     try:
-        url = make_url(text)
+        url = make_url(place)
     except (ArgumentError, ValueError):
         raise ConfigurationError(f"{setting} is not a database URL", hint=f"for example {_EXAMPLES}") from None
     if url.drivername in _POSTGRES_NAMES:

@@ -163,11 +163,14 @@ class Logs:
         return self._queue.dropped + self._failures
 
     def start(self) -> Self:
-        """From here on every logger of this process writes here."""
-        for name, level in (("", self._settings.level), *self._settings.levels.items()):
+        """From here on every logger of this process writes here. `level` is that of Insula; the libraries below it speak
+        from warnings on, unless `levels` names them."""
+        level = self._settings.level
+        others = "error" if level == "error" else "warning"
+        for name, least in (("", others), ("insula", level), *self._settings.levels.items()):
             logger = logging.getLogger(name)
             self._before.append((logger, logger.level))
-            logger.setLevel(level.upper())
+            logger.setLevel(least.upper())
         logging.getLogger().addHandler(self._queue)
         self._thread = threading.Thread(target=self._write, name="insula-log", daemon=True)
         self._thread.start()

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import typer
+import click
 
-from insula.cli import output
-from insula.cli.options import Json
+from insula.cli import options, output
 from insula.logs import escaped
 
 
-def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the project: orders, or order-book.")],
-    lang: Annotated[Literal["c", "go"], typer.Option("--lang", help="Language of the service.")] = "c",
-    namespace: Annotated[
-        str, typer.Option("--namespace", metavar="NAMESPACE", help="Namespace of the service.")
-    ] = "demo",
-    folder: Annotated[
-        Path | None, typer.Option("--folder", metavar="DIR", help="Where; default: a folder of that name here.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Start a service: an IDL file, a source with one method, a README."""
+@click.command("new")
+@click.argument("name", metavar="NAME")
+@click.option("--lang", type=click.Choice(["c", "go"]), default="c", help="Language of the service; default c.")
+@click.option("--namespace", metavar="NAMESPACE", default="demo", help="Namespace of the service; default demo.")
+@click.option("--folder", type=options.FOLDER, metavar="DIR", help="Where; default: a folder of that name here.")
+@options.as_json
+def new(name: str, lang: Literal["c", "go"], namespace: str, folder: Path | None, as_json: bool) -> None:
+    """Start a service: an IDL file, a source, a README.
+
+    NAME is that of the project, orders or order-book; its service is Orders or OrderBook.
+    """
     from insula.build.new import create
 
     where = create(name, lang, folder, namespace)
-    if json:
+    if as_json:
         output.as_json({"folder": str(where), "name": name, "lang": lang, "namespace": namespace})
         return
     output.line(f"{where} is there; next:")
@@ -36,11 +34,14 @@ def new(
     output.line(f"  insula deploy {where}/dist/*.okra.pkg")
 
 
-def build(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the service.", show_default=False)] = Path(),
-    json: Json = False,
-) -> None:
-    """Build a service: IDL to typed stubs, source to wasm, all into dist/NAME-VERSION.okra.pkg."""
+@click.command("build")
+@click.argument("folder", metavar="[DIR]", type=options.FOLDER, default=Path())
+@options.as_json
+def build(folder: Path, as_json: bool) -> None:
+    """Build a service into dist/NAME-VERSION.okra.pkg.
+
+    The IDL becomes typed stubs, the source wasm. DIR is the folder of the service; without it, this one.
+    """
     from insula.build.project import build as build_project
 
     def say(text: str) -> None:
@@ -48,7 +49,7 @@ def build(
 
     built = build_project(folder, progress=say)
     path = _near(built.path)
-    if json:
+    if as_json:
         output.as_json(
             {
                 "package": str(built.path),

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+import json
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from insula.cli import output
+from insula.cli import options, output
 from insula.cli.failures import CallFailedError, UnreachableError, UsageError
-from insula.cli.options import Json, Timeout, Url, target
 from insula.errors import code_named
 from insula.logs import escaped
 
@@ -21,26 +20,28 @@ _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t\x20-\x7e]*)")
 MAX_INPUT = 64 << 20
 
 
+@click.command("call")
+@click.argument("method", metavar="SERVICE/METHOD")
+@click.argument("message", metavar="[JSON]", required=False)
+@click.option("--data", "-d", metavar="JSON", help="The input, for who is used to curl.")
+@click.option("--header", "-H", "headers", metavar="NAME:VALUE", multiple=True, help="A header; may be repeated.")
+@options.timeout(30)
+@options.as_json
+@options.url
 def call(
-    context: typer.Context,
-    method: Annotated[str, typer.Argument(metavar="SERVICE/METHOD", help="shop.Orders/place, or with a version.")],
-    message: Annotated[
-        str | None, typer.Argument(metavar="JSON", help="The input; @FILE reads a file, - stdin.", show_default=False)
-    ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", metavar="JSON", help="The input, for who is used to curl.")
-    ] = None,
-    header: Annotated[
-        list[str] | None, typer.Option("--header", "-H", metavar="NAME: VALUE", help="A header; may be repeated.")
-    ] = None,
-    json: Json = False,
-    timeout: Timeout = 30.0,
-    url: Url = None,
+    method: str,
+    message: str | None,
+    data: str | None,
+    headers: tuple[str, ...],
+    timeout: float,
+    as_json: bool,
+    url: str | None,
 ) -> None:
     """Call a method of a deployed service and print its answer.
 
-    Without JSON the input is {}. An error of the service goes to stderr, and the exit code is 20 plus the number of its
-    code: 25 for not_found.
+    SERVICE/METHOD is shop.Orders/place, or with a version shop.Orders.v1/place. JSON is the input; @FILE reads a file, -
+    reads stdin, and without any it is {}. An error of the service goes to stderr, and the exit code is 20 plus the
+    number of its code: 25 for not_found.
     """
     match = _METHOD.fullmatch(method)
     if match is None:
@@ -49,9 +50,9 @@ def call(
         raise UsageError("the input is there twice, as an argument and as --data", hint="keep one of them")
     given = message if message is not None else data
     body = _input(given) if given is not None else b"{}"
-    base = target(context, url=url).public()
-    answer = _post(base, f"/{match['service']}/{match['method']}", body, _headers(header or []), timeout)
-    if sys.stdout.isatty() and not json:
+    base = options.target(url=url).public()
+    answer = _post(base, f"/{match['service']}/{match['method']}", body, _headers(headers), timeout)
+    if sys.stdout.isatty() and not as_json:
         _print_answer(answer)
     else:
         print(answer.decode("utf-8", "replace"))
@@ -73,7 +74,7 @@ def _input(given: str) -> bytes:
     return text
 
 
-def _headers(given: list[str]) -> list[tuple[str, str]]:
+def _headers(given: tuple[str, ...]) -> list[tuple[str, str]]:
     headers = []
     for text in given:
         match = _HEADER.fullmatch(text)
@@ -106,7 +107,7 @@ def _post(base: str, path: str, body: bytes, extra: list[tuple[str, str]], timeo
 
 def _error(base: str, status: int, answer: bytes) -> Exception:
     try:
-        error: Any = jsonlib.loads(answer)
+        error: Any = json.loads(answer)
     except (ValueError, RecursionError):
         error = None
     if not isinstance(error, dict) or not isinstance(error.get("code"), str):
@@ -120,9 +121,9 @@ def _error(base: str, status: int, answer: bytes) -> Exception:
 
 def _print_answer(answer: bytes) -> None:
     try:
-        value = jsonlib.loads(answer)
+        value = json.loads(answer)
     except (ValueError, RecursionError):
         output.line(answer.decode("utf-8", "replace"))
         return
-    for text in jsonlib.dumps(value, indent=2, ensure_ascii=False).split("\n"):
+    for text in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):
         print(escaped(text, limit=1 << 30))

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from insula.cli import output
-from insula.cli.options import Json
-
-app = typer.Typer(help="Show the settings that are in force, or the reference of all.", rich_markup_mode=None)
+from insula.cli import options, output
 
 
-@app.command("show")
-def show(
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Defaults too.")] = False,
-    json: Json = False,
-) -> None:
+@click.group("config")
+def config() -> None:
+    """Show the settings that are in force, or their reference."""
+
+
+@config.command("show")
+@options.config_file
+@click.option("--all", "everything", is_flag=True, help="Defaults too.")
+@options.as_json
+def show(config: Path | None, everything: bool, as_json: bool) -> None:
     """Print what is set and where it comes from; secrets are hidden."""
     from insula.settings import load
     from insula.settings.load import keys_of
@@ -39,7 +40,7 @@ def show(
             ]
     if not everything:
         rows = [row for row in rows if row[2] != "default"]
-    if json:
+    if as_json:
         found: list[dict[str, Any]] = [{"key": key, "value": value, "from": origin} for key, value, origin in rows]
         output.as_json({"settings": found})
     elif rows:
@@ -48,10 +49,9 @@ def show(
         output.line("everything is at its default; insula config show --all lists it")
 
 
-@app.command("docs")
-def docs(
-    write: Annotated[Path | None, typer.Option("--write", metavar="FILE", help="Write it there.")] = None,
-) -> None:
+@config.command("docs")
+@click.option("--write", type=options.FILE, metavar="FILE", help="Write it there.")
+def docs(write: Path | None) -> None:
     """Print docs/configuration.md, the reference of every setting."""
     from insula.settings.reference import reference
 

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
-from insula.cli import output
+from insula.cli import options, output
 from insula.cli.failures import DONE, FAILED
-from insula.cli.options import Json
 
 
-def doctor(
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="TOML file.")] = None,
-    json: Json = False,
-) -> None:
-    """Check this machine: Python, engine, compilers, ports, data folder, disk, database, limits.
+@click.command("doctor")
+@options.config_file
+@options.as_json
+def doctor(config: Path | None, as_json: bool) -> None:
+    """Check this machine, and say what to do about it.
 
-    Each line is ok, note (works, and may matter) or fix (will not work, and what to do). The exit code is 1 if there is
-    one to fix.
+    Python, the engine, compilers, settings, ports, data folder, disk, database, limits of the system. Each line is ok,
+    note (works, and may matter) or fix (will not work, and what to do). The exit code is 1 if there is one to fix.
     """
     from insula.cli.checks import ALL, State
     from insula.settings import load
 
     settings = load(config)
     findings = [finding for check in ALL for finding in check(settings)]
-    if json:
+    if as_json:
         output.as_json(
             {
                 "findings": [
@@ -43,4 +41,5 @@ def doctor(
                 output.line(f"{'':<19}{text.strip()}")
             if state is not State.OK and todo:
                 output.line(f"{'':<19}{todo}")
-    raise typer.Exit(FAILED if any(finding.state is State.FIX for finding in findings) else DONE)
+    wrong = any(finding.state is State.FIX for finding in findings)
+    click.get_current_context().exit(FAILED if wrong else DONE)

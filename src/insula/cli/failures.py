@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes, and an error as one line on stderr with what to type next below it."""
+"""How a command ends: the exit codes, and an error as one line on stderr with what to type next behind or below it."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ USAGE = 2
 UNREACHABLE = 3
 TOO_LATE = 4
 INTERRUPTED = 130
+
+#: Characters of a line on stderr; where message and hint are longer, the hint is on the next.
+LINE = 120
 
 #: `insula call` ends with this plus the gRPC number of the service's error.
 CALL_BASE = 20
@@ -68,10 +71,14 @@ def exit_code(error: InsulaError) -> int:
 
 def report(error: InsulaError, *, as_json: bool = False) -> None:
     """Writes an error for people to stderr, and for programs to stdout too."""
-    for number, line in enumerate(error.message.split("\n")):
-        print(f"{'' if number else 'error: '}{escaped(line)}", file=sys.stderr)
-    if error.hint:
-        print(f"  {escaped(error.hint)}", file=sys.stderr)
+    lines = [escaped(line) for line in f"error: {error.message}".split("\n")]
+    hint = escaped(error.hint or "")
+    if hint and len(lines) == 1 and len(lines[0]) + len(hint) < LINE - 3:
+        lines = [f"{lines[0]} ({hint})"]
+    elif hint:
+        lines.append(f"  {hint}")
+    for line in lines:
+        print(line, file=sys.stderr)
     if as_json:
         body = {"error": error.message, "code": error.code.value, "message": error.message, "hint": error.hint}
         print(json.dumps(body))

@@ -3,40 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from insula.cli import output
-from insula.cli.options import AdminUrl, Json, Token, target
+from insula.cli import options, output
 from insula.cli.packages import print_shown
 
 
-def inspect(
-    context: typer.Context,
-    package: Annotated[str, typer.Argument(metavar="PACKAGE", help="NAME.okra.pkg, or the id of a service.")],
-    json: Json = False,
-    admin_url: AdminUrl = None,
-    token: Token = None,
-) -> None:
+@click.command("inspect")
+@click.argument("package", metavar="PACKAGE")
+@options.admin
+def inspect(package: str, as_json: bool, admin_url: str | None, token: str | None) -> None:
     """Say what a package is and asks for, in plain words.
 
-    A file is read here; no server is needed, and nothing in it is run. For the id of a deployed service the server is
-    asked.
+    PACKAGE is a file, which is read here without a server, and nothing in it is run; or the id of a deployed service, for
+    which the server is asked.
     """
     file = Path(package)
     if file.exists() or "/" in package or package.endswith(".pkg"):
-        _inspect_file(file, json=json)
+        _inspect_file(file, as_json=as_json)
         return
     from insula.cli.client import AdminClient
 
-    url, secret = target(context, admin_url=admin_url, token=token).admin()
+    url, secret = options.target(admin_url=admin_url, token=token).admin()
     with AdminClient(url, secret) as client:
         shown = client.show(package)
-    output.as_json(shown) if json else print_shown(shown)
+    output.as_json(shown) if as_json else print_shown(shown)
 
 
-def _inspect_file(file: Path, *, json: bool) -> None:
+def _inspect_file(file: Path, *, as_json: bool) -> None:
     import msgspec
 
     from insula.packages.describe import describe, open_package
@@ -53,7 +49,7 @@ def _inspect_file(file: Path, *, json: bool) -> None:
             "methods": [method.name for method in package.schema.service.methods],
             "description": sentences,
         }
-    if json:
+    if as_json:
         output.as_json(facts)
         return
     for sentence in sentences:

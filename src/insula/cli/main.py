@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
 
-import typer
+import click
 
-from insula.cli import authoring, call, config, doctor, inspect, packages, reference, serve
+from insula.cli import authoring, call, completion, config, doctor, inspect, options, packages, reference, serve
 from insula.cli.failures import EXIT_CODES, FAILED, INTERRUPTED, exit_code, report
-from insula.cli.options import AdminUrl, Token, Url
 from insula.cli.target import Target
 from insula.errors import InsulaError
 
@@ -23,11 +21,11 @@ HELP = """Insula: a WebAssembly application server. Drop a package in, and its s
 \b
   insula serve                                 run a server: services on 8080, admin on 8081
   insula deploy Greeter-1.0.0.okra.pkg         deploy a package to it
-  insula call demo.Greeter/greet '{"name": "you"}'
+  insula call examples.Greeter/greet '{"name": "you"}'
                                                call a method
 
 \b
-  insula new Orders --lang go                  start a service of your own
+  insula new orders --lang go                  start a service of your own
   insula build orders                          compile it into dist/Orders-0.1.0.okra.pkg
 
 Commands talk to the server of this machine unless --admin-url, --url and --token, before or after the command, or
@@ -40,43 +38,52 @@ EPILOG = (
     + "\n\nWith --json a command prints JSON for programs, errors too."
 )
 
-app = typer.Typer(help=HELP, epilog=EPILOG, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False)
 
-
-def _version(wanted: bool) -> None:
+def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
         print(f"insula {version('insula')}")
-        raise typer.Exit
+        context.exit()
 
 
-@app.callback()
-def _global(
-    context: typer.Context,
-    admin_url: AdminUrl = None,
-    url: Url = None,
-    token: Token = None,
-    version: Annotated[  # noqa: ARG001
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+class _Ordered(click.Group):
+    """Lists its commands in the order in which somebody needs them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.commands)
+
+
+@click.group("insula", cls=_Ordered, help=HELP, epilog=EPILOG, context_settings={"max_content_width": 100})
+@options.admin_url
+@options.url
+@options.token
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
+@click.pass_context
+def insula(context: click.Context, admin_url: str | None, url: str | None, token: str | None) -> None:
+    """Where every command begins: which server is meant."""
     context.obj = Target(admin_url, url, token)
 
 
-app.command("serve")(serve.serve)
-app.command("deploy")(packages.deploy)
-app.command("list")(packages.list_services)
-app.command("show")(packages.show)
-app.command("undeploy")(packages.undeploy)
-app.command("rollback")(packages.rollback)
-app.command("call")(call.call)
-app.command("inspect")(inspect.inspect)
-app.command("new")(authoring.new)
-app.command("build")(authoring.build)
-app.command("doctor")(doctor.doctor)
-app.add_typer(config.app, name="config")
-app.command("reference", hidden=True)(reference.reference)
+for command in (
+    serve.serve,
+    packages.deploy,
+    packages.list_services,
+    packages.show,
+    packages.undeploy,
+    packages.rollback,
+    call.call,
+    inspect.inspect,
+    authoring.new,
+    authoring.build,
+    doctor.doctor,
+    config.config,
+    completion.completion,
+    reference.reference,
+):
+    insula.add_command(command)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -86,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        app(args=words, prog_name="insula")
+        insula.main(args=words, prog_name="insula")
     except InsulaError as error:
         report(error, as_json="--json" in words)
         return exit_code(error)

@@ -1,35 +1,48 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what they make of them."""
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
-import typer
+import click
 
 from insula.cli.target import Target
 
-AdminUrl: TypeAlias = Annotated[
-    str | None,
-    typer.Option(
-        "--admin-url", metavar="URL", help="Admin port (also INSULA_ADMIN_URL; default http://127.0.0.1:8081)."
-    ),
-]
-Url: TypeAlias = Annotated[
-    str | None,
-    typer.Option("--url", metavar="URL", help="Public port (also INSULA_URL; default http://127.0.0.1:8080)."),
-]
-Token: TypeAlias = Annotated[
-    str | None, typer.Option("--token", metavar="TEXT", help="Token of the admin port (better: INSULA_ADMIN__TOKEN).")
-]
-Json: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Timeout: TypeAlias = Annotated[
-    float, typer.Option("--timeout", min=0.1, max=3600, metavar="SECONDS", help="Time to wait for the answer.")
-]
-Plan: TypeAlias = Annotated[bool, typer.Option("--plan", help="Say what would change, and change nothing.")]
-ServiceId: TypeAlias = Annotated[str, typer.Argument(metavar="SERVICE", help="Full id: shop.Orders.v1.")]
+F = TypeVar("F", bound=Callable[..., Any])
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+admin_url = click.option(
+    "--admin-url", metavar="URL", help="Admin port (also INSULA_ADMIN_URL; default http://127.0.0.1:8081)."
+)
+url = click.option("--url", metavar="URL", help="Public port (also INSULA_URL; default http://127.0.0.1:8080).")
+token = click.option("--token", metavar="TEXT", help="Token of the admin port (better: INSULA_ADMIN__TOKEN).")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs.")
+plan = click.option("--plan", is_flag=True, help="Say what would change, and change nothing.")
+service = click.argument("service", metavar="SERVICE")
+config_file = click.option("--config", type=FILE, metavar="FILE", help="TOML file; default insula.toml, if there.")
 
 
-def target(context: typer.Context, **said: str | None) -> Target:
+def timeout(seconds: float) -> Callable[[F], F]:
+    """`--timeout` with a default of so many seconds."""
+    return click.option(
+        "--timeout",
+        type=click.FloatRange(0.1, 3600),
+        default=seconds,
+        metavar="SECONDS",
+        help=f"Time to wait for the answer; default {seconds:g}.",
+    )
+
+
+def admin(command: F) -> F:
+    """`--json`, `--admin-url` and `--token`: what every command of the admin API takes."""
+    return as_json(admin_url(token(command)))
+
+
+def target(**said: str | None) -> Target:
     """The server of one command: its own flags over those before the command."""
-    above = context.find_object(Target) or Target()
+    above = click.get_current_context().find_object(Target) or Target()
     return Target(**said).over(above)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 
-from insula.cli import output
+from insula.cli import options, output
 from insula.cli.failures import UsageError
-from insula.cli.options import AdminUrl, Json, Plan, ServiceId, Timeout, Token, target
 from insula.cli.target import Target
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|depot:", re.ASCII)
@@ -21,70 +20,72 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
+@click.command("deploy")
+@click.argument("package", metavar="PACKAGE")
+@click.option("--override", is_flag=True, help="Replace the service if it is deployed already.")
+@options.plan
+@options.timeout(300)
+@options.admin
 def deploy(
-    context: typer.Context,
-    package: Annotated[str, typer.Argument(metavar="PACKAGE", help="NAME.okra.pkg, or a URL that the server fetches.")],
-    override: Annotated[
-        bool, typer.Option("--override", help="Replace the service if it is deployed already.")
-    ] = False,
-    plan: Plan = False,
-    json: Json = False,
-    timeout: Timeout = 300.0,
-    admin_url: AdminUrl = None,
-    token: Token = None,
+    package: str,
+    override: bool,
+    plan: bool,
+    timeout: float,
+    as_json: bool,
+    admin_url: str | None,
+    token: str | None,
 ) -> None:
     """Deploy a package, and show its steps and their time.
 
-    A file is uploaded. A file://, s3://, https:// or depot: URL is fetched by the server. With --override the new
-    version is ready before the old one drains: no request fails.
+    PACKAGE is a file of this machine, which is uploaded, or a file://, s3://, https:// or depot: URL, which the server
+    fetches. With --override the new version is ready before the old one drains: no request fails.
     """
     file = None if is_url(package) else Path(package)
     if file is not None and not file.is_file():
         raise UsageError(
             f"there is no file {package}", hint="insula build makes one, in dist/; a URL begins with https:// or s3://"
         )
-    with _client(target(context, admin_url=admin_url, token=token), timeout) as client:
+    with _client(options.target(admin_url=admin_url, token=token), timeout) as client:
         if file is not None:
             done = client.upload(file, override=override, plan=plan)
         else:
             done = client.deploy(package, override=override, plan=plan)
-    output.as_json(done) if json else _print_deployed(done)
+    output.as_json(done) if as_json else _print_deployed(done)
 
 
-def rollback(
-    context: typer.Context,
-    service: ServiceId,
-    plan: Plan = False,
-    json: Json = False,
-    timeout: Timeout = 300.0,
-    admin_url: AdminUrl = None,
-    token: Token = None,
-) -> None:
+@click.command("rollback")
+@options.service
+@options.plan
+@options.timeout(300)
+@options.admin
+def rollback(service: str, plan: bool, timeout: float, as_json: bool, admin_url: str | None, token: str | None) -> None:
     """Deploy the package that a service had before the present one."""
-    with _client(target(context, admin_url=admin_url, token=token), timeout) as client:
+    with _client(options.target(admin_url=admin_url, token=token), timeout) as client:
         done = client.rollback(service, plan=plan)
-    output.as_json(done) if json else _print_deployed(done)
+    output.as_json(done) if as_json else _print_deployed(done)
 
 
-def undeploy(
-    context: typer.Context,
-    service: ServiceId,
-    json: Json = False,
-    timeout: Timeout = 300.0,
-    admin_url: AdminUrl = None,
-    token: Token = None,
-) -> None:
-    """Take a service away. Calls in flight end first."""
-    with _client(target(context, admin_url=admin_url, token=token), timeout) as client:
+@click.command("undeploy")
+@options.service
+@options.timeout(300)
+@options.admin
+def undeploy(service: str, timeout: float, as_json: bool, admin_url: str | None, token: str | None) -> None:
+    """Take a service away, once its calls in flight have ended."""
+    with _client(options.target(admin_url=admin_url, token=token), timeout) as client:
         client.undeploy(service)
-    output.as_json({"service_id": service, "status": "undeployed"}) if json else output.line(f"{service} undeployed")
+    if as_json:
+        output.as_json({"service_id": service, "status": "undeployed"})
+    else:
+        output.line(f"{service} undeployed")
 
 
-def list_services(context: typer.Context, json: Json = False, admin_url: AdminUrl = None, token: Token = None) -> None:
+@click.command("list")
+@options.admin
+def list_services(as_json: bool, admin_url: str | None, token: str | None) -> None:
     """List the deployed services, in the order of deployment."""
-    with _client(target(context, admin_url=admin_url, token=token)) as client:
+    with _client(options.target(admin_url=admin_url, token=token)) as client:
         answer = client.list()
-    if json:
+    if as_json:
         output.as_json(answer)
         return
     services = [one for one in answer.get("services", []) if isinstance(one, dict)]
@@ -96,13 +97,14 @@ def list_services(context: typer.Context, json: Json = False, admin_url: AdminUr
     output.table(("SERVICE", "STATE", "VERSION", "DEPLOYED", "SOURCE"), rows)
 
 
-def show(
-    context: typer.Context, service: ServiceId, json: Json = False, admin_url: AdminUrl = None, token: Token = None
-) -> None:
-    """Show one service in full: methods, limits, what it may do, how it is."""
-    with _client(target(context, admin_url=admin_url, token=token)) as client:
+@click.command("show")
+@options.service
+@options.admin
+def show(service: str, as_json: bool, admin_url: str | None, token: str | None) -> None:
+    """Show one service: methods, limits, what it may do, how it is."""
+    with _client(options.target(admin_url=admin_url, token=token)) as client:
         shown = client.show(service)
-    output.as_json(shown) if json else print_shown(shown)
+    output.as_json(shown) if as_json else print_shown(shown)
 
 
 def _client(where: Target, timeout: float = 60.0) -> Any:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any
 
-import typer
+import click
+
+from insula.cli import options
 
 _INTRO = """# Command line
 
@@ -22,7 +24,7 @@ there is sent to the server of that folder alone.
 People get aligned text, programs `--json`; with it an error is a JSON object on stdout too. Errors are one line on
 stderr, with what to do next below it.
 
-`insula --install-completion` sets up completion for bash, zsh, fish and PowerShell.
+`insula completion bash` (or zsh, fish) prints the script that completes commands and options.
 
 ## Exit codes
 
@@ -31,9 +33,9 @@ stderr, with what to do next below it.
 """
 
 
-def reference(
-    write: Annotated[Path | None, typer.Option("--write", metavar="FILE", help="Write it there.")] = None,
-) -> None:
+@click.command("reference", hidden=True)
+@click.option("--write", type=options.FILE, metavar="FILE", help="Write it there.")
+def reference(write: Path | None) -> None:
     """Print docs/cli.md."""
     if write is None:
         print(text(), end="")
@@ -44,31 +46,28 @@ def reference(
 def text() -> str:
     """The whole document."""
     from insula.cli.failures import EXIT_CODES
-    from insula.cli.main import app
+    from insula.cli.main import insula
 
     codes = "".join(f"| {code} | {what} |\n" for code, what in EXIT_CODES)
-    return _INTRO + codes + "".join(_commands(typer.main.get_command(app), "insula"))
+    return _INTRO + codes + "".join(_commands(insula, "insula"))
 
 
-def _commands(group: Any, path: str) -> list[str]:
+def _commands(group: click.Group, path: str) -> list[str]:
     parts: list[str] = []
     for name, command in group.commands.items():
-        if command.hidden:
-            continue
-        if hasattr(command, "commands"):
+        if isinstance(command, click.Group):
             parts += _commands(command, f"{path} {name}")
-        else:
+        elif not command.hidden:
             parts.append(_command(command, f"{path} {name}"))
     return parts
 
 
-def _command(command: Any, path: str) -> str:
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    usage = " ".join(one.metavar if one.required else f"[{one.metavar}]" for one in arguments)
-    lines = [f"\n## {path}\n\n```sh\n{path} {usage}".rstrip() + f"\n```\n\n{command.help.strip()}\n\n"]
-    context = typer.Context(command, info_name=path)
+def _command(command: click.Command, path: str) -> str:
+    context = click.Context(command, info_name=path)
+    arguments = " ".join(one.make_metavar(context) for one in command.params if isinstance(one, click.Argument))
+    lines = [f"\n## {path}\n\n```sh\n{path} {arguments}".rstrip() + f"\n```\n\n{cleandoc(command.help or '')}\n\n"]
     for parameter in command.params:
-        record = (parameter.metavar, parameter.help) if parameter in arguments else parameter.get_help_record(context)
-        if record is not None and parameter.name != "help":
-            lines.append(f"- `{record[0]}`: {' '.join(record[1].split())}\n")
+        record = parameter.get_help_record(context)
+        if record is not None:
+            lines.append(f"- `{record[0]}`: {record[1]}\n")
     return "".join(lines)

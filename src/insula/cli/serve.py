@@ -6,51 +6,46 @@ import asyncio
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
+
+from insula.cli import options
 
 if TYPE_CHECKING:
     from insula.server import Server
 
 #: The example of `make serve`, whose input is known.
 GREETER = "examples.Greeter.v1"
+PORT = click.IntRange(0, 65535)
 
 
+@click.command("serve")
+@click.option("--host", metavar="ADDRESS", help="Address of the public port; 0.0.0.0 opens it to others.")
+@click.option("--port", "--service-port", type=PORT, metavar="PORT", help="Public port; default 8080.")
+@click.option("--admin-host", metavar="ADDRESS", help="Address of the admin port; not loopback: needs a token.")
+@click.option("--admin-port", type=PORT, metavar="PORT", help="Admin port; default 8081.")
+@click.option(
+    "--deploy", metavar="FILE", multiple=True, help="Deploy this package at start unless it is there; may be repeated."
+)
+@options.config_file
+@click.option("--data-dir", type=options.FOLDER, metavar="DIR", help="Data folder; default ./insula-data.")
+@click.option("--apps-dir", type=options.FOLDER, metavar="DIR", help="Folder of .rune apps.")
+@click.option("--profile", metavar="NAME", help="insula, rune or tinywasm: changes defaults only.")
+@click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+@click.option("--log-format", metavar="FORMAT", help="text or json.")
 def serve(
-    host: Annotated[
-        str | None,
-        typer.Option("--host", metavar="ADDRESS", help="Address of the public port; 0.0.0.0 opens it to others."),
-    ] = None,
-    port: Annotated[
-        int | None,
-        typer.Option("--port", "--service-port", metavar="PORT", min=0, max=65535, help="Public port; default 8080."),
-    ] = None,
-    admin_host: Annotated[
-        str | None,
-        typer.Option("--admin-host", metavar="ADDRESS", help="Address of the admin port; not loopback: needs a token."),
-    ] = None,
-    admin_port: Annotated[
-        int | None, typer.Option("--admin-port", metavar="PORT", min=0, max=65535, help="Admin port; default 8081.")
-    ] = None,
-    deploy: Annotated[
-        list[str] | None,
-        typer.Option("--deploy", metavar="PACKAGE", help="Deploy it at start if it is not there yet; repeatable."),
-    ] = None,
-    config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="TOML file; default insula.toml, if there.")
-    ] = None,
-    data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", metavar="DIR", help="Data folder; default ./insula-data.")
-    ] = None,
-    apps_dir: Annotated[Path | None, typer.Option("--apps-dir", metavar="DIR", help="Folder of .rune apps.")] = None,
-    profile: Annotated[
-        str | None, typer.Option("--profile", metavar="NAME", help="insula, rune or tinywasm: changes defaults only.")
-    ] = None,
-    log_level: Annotated[
-        str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
-    ] = None,
-    log_format: Annotated[str | None, typer.Option("--log-format", metavar="FORMAT", help="text or json.")] = None,
+    host: str | None,
+    port: int | None,
+    admin_host: str | None,
+    admin_port: int | None,
+    deploy: tuple[str, ...],
+    config: Path | None,
+    data_dir: Path | None,
+    apps_dir: Path | None,
+    profile: str | None,
+    log_level: str | None,
+    log_format: str | None,
 ) -> None:
     """Run the server, in the foreground, until SIGINT or SIGTERM.
 
@@ -68,10 +63,10 @@ def serve(
         "logging.level": log_level,
         "logging.format": log_format,
     }
-    raise typer.Exit(run(config, flags, deploy or []))
+    click.get_current_context().exit(run(config, flags, deploy))
 
 
-def run(config: Path | None, flags: dict[str, Any], deploy: list[str]) -> int:
+def run(config: Path | None, flags: dict[str, Any], deploy: tuple[str, ...]) -> int:
     """The exit code of the server on these settings; ConfigurationError before anything is opened."""
     from insula.settings import check_startable, load
 

@@ -65,7 +65,8 @@ def checked(url: str, option: str) -> str:
     except ValueError:
         usable = False
     if not usable or parts.query or parts.fragment:
-        raise UsageError(f"{option} is not the URL of a server", hint=f"{option} http://127.0.0.1:8081")
+        port = 8081 if option == "--admin-url" else 8080
+        raise UsageError(f"{option} is not the URL of a server", hint=f"{option} http://127.0.0.1:{port}")
     if parts.username is not None or parts.password is not None:
         raise UsageError(f"{option} must not hold a name or password", hint="use --token")
     return url.rstrip("/")

@@ -185,7 +185,7 @@ class GrantSettings(msgspec.Struct, frozen=True, kw_only=True):
 class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the server writes about itself, and where."""
 
-    level: Annotated[Level, Meta(description="Least level that is written.")] = "info"
+    level: Annotated[Level, Meta(description="Least level that is written; of libraries at least warning.")] = "info"
     format: Annotated[Literal["text", "json"], Meta(description="text for people, json for programs.")] = "text"
     file: Annotated[Path | None, Meta(description="File to append to. None: standard error.")] = None
     levels: Annotated[

@@ -6,7 +6,6 @@ start. Answers are encoded from the deployments' own structures; the models are 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -24,8 +23,6 @@ from insula.api.refusals import error_body, error_headers
 from insula.api.upload import bounded, declared_length, whole
 from insula.calls import MAX_NAME
 from insula.errors import CallerError, Code, InsulaError
-
-log = logging.getLogger("insula.api")
 
 JSON = "application/json"
 GZIP = ("application/gzip", "application/x-gzip")
@@ -218,7 +215,6 @@ def _package_routes(app: FastAPI, parts: AdminParts) -> None:
                 status=415,
                 hint='add -H "Content-Type: application/json", or for an upload -H "Content-Type: application/gzip"',
             )
-        log.info("%s %s from %s", done.service_id, done.status, done.source)
         return _json(done)
 
     @app.get(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 _ID = "shop.Orders.v1"
-_DIGEST = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+_DIGEST = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
 
 class Health(BaseModel):
@@ -52,7 +52,7 @@ class Deployed(BaseModel):
     service_id: str = Field(examples=[_ID])
     status: Literal["deployed", "unchanged", "planned"]
     endpoints: list[str] = Field(examples=[["/shop.Orders/place"]])
-    digest: str = Field(description="sha256 of the package, hex", examples=[_DIGEST])
+    digest: str = Field(description="of the package: sha256: and 64 hexadecimal digits", examples=[_DIGEST])
     version: str = Field(description="version of the package", examples=["1.0.0"])
     source: str
     changes: list[str] = Field(description="what is, or would be, different from what runs now, in plain words")

@@ -54,7 +54,7 @@ def build(folder: Path, as_json: bool) -> None:
             {
                 "package": str(built.path),
                 "service_id": built.service_id,
-                "digest": built.digest,
+                "digest": f"sha256:{built.digest}",
                 "bytes": built.size,
                 "wasm_bytes": built.wasm_size,
                 "seconds": round(built.seconds, 3),

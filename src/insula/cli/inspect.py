@@ -42,7 +42,7 @@ def _inspect_file(file: Path, *, as_json: bool) -> None:
         facts: dict[str, Any] = {
             "service_id": str(package.service_id),
             "version": package.config.version,
-            "digest": package.digest,
+            "digest": f"sha256:{package.digest}",
             "host_apis": list(package.config.host_apis),
             "grants": msgspec.to_builtins(package.config.grants),
             "limits": msgspec.to_builtins(package.config.limits),

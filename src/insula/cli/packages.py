@@ -148,4 +148,6 @@ def print_shown(shown: dict[str, Any]) -> None:
 
 
 def _pairs(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items()) or "none"
+    words = {True: "yes", False: "no"}
+    said = ((name, words[value] if isinstance(value, bool) else value) for name, value in values.items())
+    return ", ".join(f"{name} {value}" for name, value in said) or "none"

@@ -30,9 +30,9 @@ KNOWS: dict[str, set[str]] = {
     "deployments": {"packages", "services", "storage"},
     "edge": {"settings"},
     "gateways": {"edge", "schema"},
-    "api": {"deployments", "edge"},
+    "api": {"deployments", "edge", "settings"},
     "build": {"packages", "schema"},
-    "cli": {"build", "packages", "settings", "server"},
+    "cli": {"build", "packages", "settings", "logs", "server"},
     "assembly": {
         "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings", "storage",
         "wasm",

@@ -21,7 +21,7 @@ FIELD_NAMES = ["name", "first_name", "class", "_x", "a_1", "URL", "items", "crea
 METHOD_NAMES = ["greet", "getTree", "list_all", "Watch", "shutdown", "self"]
 
 # Quotes, block-string ends, comment signs, backslashes and the two constructs, where they must mean nothing.
-docs = st.one_of(
+DOCS = st.one_of(
     st.just(""),
     st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), max_size=20).map(str.strip),
     st.sampled_from(['say """ twice', "# not a comment", "service X { f: Int }", '@okra(namespace: "no")', "a\\"]),
@@ -40,7 +40,7 @@ literals: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=6,
 )
-directives = st.lists(
+DIRECTIVES = st.lists(
     st.builds(
         Directive,
         st.sampled_from(["deprecated", "unit", "okay", "x"]),
@@ -51,8 +51,10 @@ directives = st.lists(
 
 
 @st.composite
-def schemas(draw: st.DrawFn) -> Schema:
-    """A schema that `check_schema` takes, in its written form."""
+def schemas(draw: st.DrawFn, plain: bool = False) -> Schema:
+    """A schema that `check_schema` takes, in its written form; a plain one has no documentation and no directives."""
+    docs = st.just("") if plain else DOCS
+    directives: st.SearchStrategy[tuple[Directive, ...]] = st.just(()) if plain else DIRECTIVES
     type_names = draw(st.lists(st.sampled_from(TYPE_NAMES), min_size=1, max_size=4, unique=True))
     enum_names = draw(st.lists(st.sampled_from(ENUM_NAMES), max_size=3, unique=True))
     named = [*type_names, *enum_names, *SCALARS]

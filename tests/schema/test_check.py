@@ -12,7 +12,7 @@ from insula.schema.model import read_description, write_description
 from tests.schema.strategies import schemas
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(schemas())
 def test_a_written_description_is_the_schema(schema: object) -> None:
     assert check_schema(read_description(write_description(schema))) == schema  # type: ignore[arg-type]

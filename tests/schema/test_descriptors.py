@@ -122,7 +122,7 @@ def test_every_scalar() -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(schemas())
+@given(schemas(plain=True))
 def test_any_schema_is_a_whole_and_valid_descriptor_set(schema: Schema) -> None:
     data = to_descriptor_set(schema)
     files, registry = read(schema)

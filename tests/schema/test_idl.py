@@ -16,7 +16,7 @@ from tests.schema.strategies import idl_text, schemas
 HEAD = '@okra(namespace: "a", version: "v1")\n'
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(schemas(), st.booleans())
 def test_what_is_written_is_read(schema: Schema, inside: bool) -> None:
     assert parse_idl(idl_text(schema, inside=inside)) == schema
@@ -195,7 +195,7 @@ PIECES = [
 ]
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=3), max_size=30).map(" ".join))
 @example('@okra(namespace: "a") service S { f: Int @x(v: $x) }')
 def test_any_text_is_read_or_refused(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import tarfile
 from collections.abc import Callable
@@ -15,9 +16,13 @@ from insula.build.project import build
 from insula.build.tools import find_go, find_zig
 from insula.errors import ConfigurationError
 
-ENGINE = wasmtime.Engine()
-
 Host = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@functools.cache
+def engine() -> wasmtime.Engine:
+    """One engine for all, made at its first use: pytest's fault handler has to be there before it."""
+    return wasmtime.Engine()
 
 
 def needs(language: str) -> None:
@@ -46,7 +51,7 @@ def members(package: Path) -> dict[str, bytes]:
 
 def build_module(folder: Path) -> wasmtime.Module:
     """The project built and its module compiled, which takes a second for one in Go: share it."""
-    return wasmtime.Module(ENGINE, members(build(folder).path)["service.wasm"])
+    return wasmtime.Module(engine(), members(build(folder).path)["service.wasm"])
 
 
 def no_host(request: dict[str, Any]) -> dict[str, Any]:
@@ -60,9 +65,9 @@ class Guest:
         self.module = module
         self.imports = [(entry.module, entry.name) for entry in self.module.imports]
         self.host = host
-        self._store = wasmtime.Store(ENGINE)
+        self._store = wasmtime.Store(engine())
         self._store.set_wasi(wasmtime.WasiConfig())
-        linker = wasmtime.Linker(ENGINE)
+        linker = wasmtime.Linker(engine())
         linker.define_wasi()
         pair = [wasmtime.ValType.i32(), wasmtime.ValType.i32()]
         linker.define_func("okra", "run_host_api", wasmtime.FuncType(pair, pair), self._run_host_api)

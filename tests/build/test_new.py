@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from insula.build.new import create
+from insula.errors import InsulaError
+from tests.build.guests import Guest, build_module, needs
+
+
+@pytest.mark.parametrize("lang", ["c", "go"])
+def test_a_new_project_builds_and_answers(lang: Literal["c", "go"], tmp_path: Path) -> None:
+    needs(lang)
+    folder = create("my-greeter", lang, tmp_path / "project", "acme.tools")
+    config = json.loads((folder / "okra.json").read_text())
+    assert config["name"] == "MyGreeter"
+    assert "acme.tools.MyGreeter/greet" in (folder / "README.md").read_text()
+    guest = Guest(build_module(folder))
+    assert guest.call(0, "greet", '{"name": "Zoë"}'.encode()) == (False, '{"message":"Hello, Zoë!"}'.encode())
+    assert guest.call(0, "greet", b"{}") == (True, b'{"error":"name is empty","code":"invalid_argument"}')
+    assert (folder / "dist" / "MyGreeter-0.1.0.okra.pkg").is_file()
+    assert set((folder / ".gitignore").read_text().split()) == {"gen/", "dist/"}
+
+
+@pytest.mark.parametrize("lang", ["c", "go"])
+def test_nothing_of_the_template_is_left_unfilled(lang: Literal["c", "go"], tmp_path: Path) -> None:
+    folder = create("x", lang, tmp_path / "x")
+    for file in folder.iterdir():
+        assert "{{" not in file.read_text()
+        assert file.suffix != ".tmpl"
+
+
+def test_it_goes_into_a_folder_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert create("greeter", "c") == Path("greeter")
+    assert (tmp_path / "greeter" / "okra.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["", "-x", "x-", "a--b", "1st", "a/b", "..", "a b", "é", "x\n", "a" * 65])
+def test_a_bad_name_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InsulaError, match="cannot be the name"):
+        create(name, "c", tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("namespace", ["", "9", "a b", 'x"', "grpc", "a..b"])
+def test_a_bad_namespace_is_refused(namespace: str, tmp_path: Path) -> None:
+    with pytest.raises(InsulaError):
+        create("x", "c", tmp_path / "x", namespace)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_service_that_is_called_like_one_of_its_types_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InsulaError, match="GreetRequest"):
+        create("greet-request", "c", tmp_path / "x")
+
+
+def test_another_language_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InsulaError, match="cobol"):
+        create("x", "cobol", tmp_path / "x")  # type: ignore[arg-type]
+
+
+def test_a_folder_that_holds_anything_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("precious")
+    with pytest.raises(InsulaError, match="not empty"):
+        create("x", "c", tmp_path)
+    with pytest.raises(InsulaError, match="not empty"):
+        create("x", "c", tmp_path / "mine")
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
+
+
+def test_an_empty_folder_will_do(tmp_path: Path) -> None:
+    assert create("x", "c", tmp_path) == tmp_path

@@ -15,7 +15,7 @@ import pytest
 
 from insula.abi.okra import OkraAbi
 from insula.calls import Call, Principal, Reply, ServiceId
-from insula.errors import CallerError, Code, DeadlineError, GuestError, PackageError
+from insula.errors import CallerError, Code, DeadlineError, GuestError, PackageError, UnavailableError
 from insula.host import catalogue
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
@@ -162,6 +162,21 @@ class TestStage:
         assert generation.service.mailbox()["max"] == 9
         single = await town.add("shop.B.v1", limits=ServiceLimits(singleton=True))
         assert single.service.instances()["max"] == 1
+
+    async def test_close_ends_what_runs_and_waits_for_it(self, town: Town) -> None:
+        generation = await town.stage(
+            await package("shop.A.v1", host_apis=("okra.time",), limits=ServiceLimits(max_instances=1))
+        )
+        request = b'{"api":"okra.time","method":"sleep","parameters":{"milliseconds":60000}}'
+        call = Call(generation.id, "relay", request, time.monotonic() + 60)
+        running, waiting = generation.service.submit(call), generation.service.submit(call)
+        await generation.close()
+        assert (generation.service.in_flight, generation.service.queued) == (0, 0)
+        assert not town.engine.programs
+        for pending in (running, waiting):
+            assert not isinstance(pending, Reply)
+            with pytest.raises(UnavailableError):
+                await pending
 
     async def test_close_twice(self, town: Town) -> None:
         generation = await town.stage(await package("shop.A.v1"))

@@ -47,11 +47,11 @@ def test_against_a_plain_list(steps: list[tuple[str, int]]) -> None:
                 taken = mailbox.take()
                 assert taken is (alive[0] if alive else None)
                 model = model[model.index(taken) + 1 :] if taken else []
-            elif action == "remove" and number < len(model):
-                assert mailbox.remove(model[number])
-                assert not mailbox.remove(model.pop(number))
-            elif action == "cancel" and number < len(model):
-                model[number].pending.cancel()
+            elif action == "remove" and model:
+                assert mailbox.remove(model[number % len(model)])
+                assert not mailbox.remove(model.pop(number % len(model)))
+            elif action == "cancel" and model:
+                model[number % len(model)].pending.cancel()
             elif action == "wait":
                 expired.clear()
                 await clock.advance(number)

@@ -64,6 +64,19 @@ async def test_nothing_is_read_after_a_request_that_closes() -> None:
         assert len(here.probe.heads) == 1
 
 
+async def test_what_comes_after_a_request_that_closes_is_not_even_parsed() -> None:
+    async with street() as here:
+        reader, writer = await here.connect()
+        writer.write(b"GET /echo?later HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nnonsense\r\n\r\n")
+        await here.probe.asked.wait()
+        writer.write(b"more" * 50_000)
+        await writer.drain()
+        here.probe.pending[0].set_result(Response(200, (), b""))
+        assert statuses(await reader.read()) == [200]
+        assert here.drops == {}
+        writer.close()
+
+
 async def test_expect_100_continue() -> None:
     head = HEAD + b"Content-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     async with street() as here:
@@ -82,6 +95,14 @@ async def test_a_body_that_is_too_large_is_not_asked_for() -> None:
         said = await here.talk(head, b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
         assert statuses(said) == [413]
         assert here.probe.heads == []
+
+
+async def test_a_request_is_never_taken_for_the_body_of_a_refused_one() -> None:
+    request = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
+    async with street() as here:
+        here.probe.refusal = CallerError("no")
+        head = HEAD + b"Content-Length: %d\r\nExpect: 100-continue\r\n\r\n" % len(request)
+        assert statuses(await here.talk(head, request, request)) == [400]
 
 
 async def test_a_large_body_gets_a_whole_413_and_may_not_go_on() -> None:
@@ -106,6 +127,25 @@ async def test_a_small_rest_of_a_refused_body_keeps_the_connection() -> None:
         here.probe.refusal = CallerError("no")
         said = await here.talk(HEAD + b"Content-Length: 5\r\n\r\n", b"hello" + HEAD + b"Content-Length: 2\r\n\r\nhi")
         assert statuses(said) == [400, 400]
+
+
+async def test_a_connection_is_idle_once_the_rest_of_a_refused_body_has_come() -> None:
+    async with street() as here:
+        here.probe.refusal = CallerError("no")
+        assert statuses(await here.talk(HEAD + b"Content-Length: 5\r\n\r\n", b"hello")) == [400]
+
+
+async def test_no_time_runs_for_a_body_that_the_server_does_not_read() -> None:
+    async with street(Limits(body_timeout=0.03, min_rate=1e9, keep_alive_timeout=0.2)) as here:
+        reader, writer = await here.connect()
+        writer.write(b"GET /echo?later HTTP/1.1\r\nHost: a\r\n\r\n")
+        await here.probe.asked.wait()
+        writer.write(HEAD + b"Content-Length: 400000\r\n\r\n" + b"x" * 200_000)
+        await asyncio.sleep(0.15)  # five times what a body may take
+        here.probe.pending[0].set_result(Response(200, (), b""))
+        writer.write(b"x" * 200_000)
+        assert statuses(await reader.read()) == [200, 200]
+        writer.close()
 
 
 @pytest.mark.parametrize(

@@ -76,7 +76,6 @@ class ListenerConfig(uvicorn.Config):
         self.dropped = dropped
         self.emptied = emptied
         self.turned_away = 0
-        self.stopping = False
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -157,9 +156,6 @@ class HttpConnection(HttpToolsProtocol):
             self._shut()
             return
         self.cycle.keep_alive = False
-        if self._reading is Reading.HEAD:
-            self._reading = Reading.DEAF
-            self._watch()
 
     def abort(self) -> None:
         """Ends the connection at once, whatever is under way."""
@@ -287,7 +283,7 @@ class HttpConnection(HttpToolsProtocol):
         self._began = False
         self._stages += 1
         super().on_headers_complete()
-        if self._ignored_upgrade or self.listener.stopping:
+        if self._ignored_upgrade:
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

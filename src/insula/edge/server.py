@@ -114,7 +114,7 @@ class Listener:
         server = self._server
         state = server.server_state
         if not self._stopped:
-            self._stopped = self._config.stopping = True
+            self._stopped = True
             for accepting in server.servers:
                 accepting.close()
             self._sock.close()

@@ -143,6 +143,21 @@ async def test_a_damaged_package_is_told_and_mended_by_adding(depot: Depot, file
     assert await depot.get(added.digest) == added
 
 
+async def test_a_package_that_cannot_be_read_just_now_is_kept(
+    depot: Depot, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = await depot.add(stream(package(files)))
+
+    def fails(self: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", fails)
+        with pytest.raises(InsulaError, match="could not read or write"):
+            await depot.add(stream(package(files)))
+    assert await depot.get(added.digest) == added
+
+
 async def test_sweeps_what_nobody_needs(depot: Depot, files: dict[str, bytes], tmp_path: Path) -> None:
     one, two, three = [await depot.add(stream(variant(files, number))) for number in (1, 2, 3)]
     (tmp_path / "depot" / "incoming" / "left").mkdir()
@@ -165,6 +180,28 @@ async def test_a_failing_disk_is_told_without_its_paths(
     assert refused.value.code is Code.INTERNAL
     assert str(tmp_path) not in str(refused.value)
     assert in_depot(tmp_path / "depot") == []
+
+
+async def test_everything_is_flushed_before_it_has_its_name(
+    depot: Depot, files: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    fsync = os.fsync
+
+    def note(handle: int) -> None:
+        flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", note)
+    added = await depot.add(stream(package({**files, "migrations/1.sql": b"select 1"})))
+    before, after = flushed[:-1], flushed[-1]
+    assert after == tmp_path / "depot"  # the folder that now has the name in it
+    content = next(path.parent for path in before if path.name == "service.wasm")
+    assert content.is_relative_to(tmp_path / "depot" / "incoming")
+    assert {path.relative_to(content) for path in before if path.is_relative_to(content)} == {
+        Path(),
+        *(path.relative_to(added.folder) for path in added.folder.rglob("*")),
+    }
 
 
 _ON_FULL_DISK = """

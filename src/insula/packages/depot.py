@@ -124,13 +124,15 @@ class Depot:
             return self._load(digest)
 
     def _intact(self, digest: str) -> Package | None:
-        """The package where it is here and whole; a damaged one is moved out of the way of its successor."""
+        """The package where it is here and whole; one that is damaged or of another form makes room for its successor."""
         place = self._folder / digest
         if not place.is_dir():
             return None
         try:
             return self._load(digest)
-        except InsulaError:
+        except InsulaError as error:
+            if error.code not in (Code.DATA_LOSS, Code.FAILED_PRECONDITION):
+                raise  # the disk or the process failed, which says nothing of the package
             self._discard(place)
             return None
 

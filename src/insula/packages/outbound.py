@@ -58,9 +58,8 @@ async def get(url: str, *, allow_private: bool, allow_http: bool, timeout: float
     import httpx
 
     async with AsyncExitStack() as stack:
-        transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False, retries=0)
         client = await stack.enter_async_context(
-            httpx.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=timeout)
+            httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False, timeout=timeout)
         )
         target = _parsed(url)
         for _ in range(_MAX_REDIRECTS + 1):

@@ -37,7 +37,8 @@ KNOWS: dict[str, set[str]] = {
         "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings", "storage",
         "wasm",
     },
-    "server": {"assembly", "edge", "logs", "settings", "storage"},
+    "examples": set(),
+    "server": {"assembly", "deployments", "edge", "examples", "logs", "settings"},
     "__init__": {"server", "settings"},
     "__main__": {"cli"},
 }  # fmt: skip

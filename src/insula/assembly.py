@@ -22,6 +22,7 @@ from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, identified
 from insula.edge.app import Application
 from insula.edge.exchange import Route
+from insula.edge.guard import Guard
 from insula.edge.metrics import Metrics
 from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
 from insula.edge.plain import Sources as Told
@@ -64,7 +65,7 @@ class House:
     """A server that stands and does not listen: its two applications, and what changes what they serve."""
 
     public: Application
-    admin: AdminApp
+    admin: Guard
     manager: DeploymentManager
     depot: Depot
     draining: Draining
@@ -80,7 +81,8 @@ async def assembled(settings: Settings) -> AsyncIterator[House]:
     """
     folder = await asyncio.to_thread(DataFolder.open, settings.server.data_dir)
     try:
-        database = await Database.open(settings.storage_url)
+        url = settings.storage.url
+        database = await Database.open(url.reveal() if url else folder.path / "insula.db")
         try:
             async with _standing(settings, folder, database) as house:
                 yield house
@@ -101,7 +103,8 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         compile_memory=settings.packages.compile_memory_mb << 20,
     )
     try:
-        host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=StateRepository(database))
+        state = StateRepository(database)
+        host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=state)
         workshop = Workshop(
             engine=engine,
             abi=OkraAbi(),
@@ -139,9 +142,12 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             facts=facts,
         )
         await manager.start()
+        sweeping = asyncio.create_task(state.keep_swept(), name="sweep expired state")
         try:
             yield house
         finally:
+            sweeping.cancel()
+            await asyncio.wait((sweeping,))
             await manager.stop()
     finally:
         await engine.close()
@@ -196,26 +202,27 @@ def _public(
     return application
 
 
-def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> AdminApp:
+def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Guard:
     def health() -> dict[str, object]:
         return {
             "status": "healthy" if facts.ready else "unhealthy",
             "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
 
-    return AdminApp(
+    token = settings.admin_token
+    inner = AdminApp(
         AdminParts(
             deployments=manager,
             version=insula.__version__,
             max_bytes=settings.packages.max_bytes,
             read_timeout=settings.packages.read_timeout_ms / 1000,
-            token=settings.admin_token,
             status=lambda: "healthy" if facts.ready else "unhealthy",
             public_url=lambda: facts.public_url,
             health=health,
             metrics=metrics.exposition,
         )
     )
+    return Guard(inner, token=token.reveal() if token else "", max_body=settings.packages.max_bytes)
 
 
 def _source_options(settings: Settings) -> SourceOptions:

@@ -53,7 +53,7 @@ class Server:
         ready: Callable[[Server], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
-        self._deploy = [(examples.find(str(entry)) or Path(entry).absolute()).as_uri() for entry in deploy]
+        self._deploy = [str(entry) for entry in deploy]
         self._ready = ready
         self._sockets: list[socket.socket] = []
         self._listeners: list[Listener] = []
@@ -217,9 +217,14 @@ class Server:
         return self.settings.packages.read_timeout_ms / 1000
 
     async def _deploy_wanted(self, house: House) -> None:
-        for source in self._deploy:
+        for entry in self._deploy:
             try:
-                await house.manager.deploy(source)
+                await house.manager.deploy(await asyncio.to_thread(_source, entry))
             except InsulaError as error:
                 if error.code is not Code.ALREADY_EXISTS:
                     raise
+
+
+def _source(entry: str) -> str:
+    """What `deploy` was given, as a source: an example by its name, else a file."""
+    return (examples.find(entry) or Path(entry).absolute()).as_uri()

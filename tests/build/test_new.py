@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
+from connectrpc.client import ConnectClient
+from connectrpc.codec import proto_binary_codec, proto_json_codec
+from connectrpc.errors import ConnectError
+from connectrpc.method import IdempotencyLevel, MethodInfo, StreamType
+from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 
 from insula.build.new import create
+from insula.build.project import build
 from insula.errors import InsulaError
-from tests.build.guests import Guest, build_module, needs
+from tests.build.guests import Guest, build_module, members, needs
+from tests.running import running
 
 
 @pytest.mark.parametrize("lang", ["c", "go"])
@@ -23,6 +31,36 @@ def test_a_new_project_builds_and_answers(lang: Literal["c", "go"], tmp_path: Pa
     assert guest.call(0, "greet", b"{}") == (True, b'{"error":"name is empty","code":"invalid_argument"}')
     assert (folder / "dist" / "MyGreeter-0.1.0.okra.pkg").is_file()
     assert set((folder / ".gitignore").read_text().split()) == {"gen/", "dist/"}
+
+
+@pytest.mark.parametrize("lang", ["c", "go"])
+async def test_a_new_project_is_deployed_and_called_by_a_connect_client(
+    lang: Literal["c", "go"], tmp_path: Path
+) -> None:
+    needs(lang)
+    folder = create("greeter", lang, tmp_path / "project")
+    package = (await asyncio.to_thread(build, folder)).path
+    registry = FileDescriptorSet.from_binary(members(package)["service.pb.desc"]).to_registry()
+    asks, answers = registry.message("demo.GreetRequest"), registry.message("demo.GreetResponse")
+    assert asks is not None
+    assert answers is not None
+    method: MethodInfo[Any, Any] = MethodInfo(
+        name="greet",
+        service_name="demo.Greeter",
+        input=asks.type,
+        output=answers.type,
+        idempotency_level=IdempotencyLevel.UNKNOWN,
+        stream_type=StreamType.UNARY,
+    )
+    (tmp_path / "server").mkdir()
+    async with running(tmp_path / "server") as live:
+        assert (await live.deploy(package)).status_code == 200
+        for codec in (proto_json_codec(registry), proto_binary_codec()):
+            async with ConnectClient(live.url, codec=codec) as client:
+                answer = await client.execute_unary(request=asks.type(name="Zoë"), method=method)
+                assert answer == answers.type(message="Hello, Zoë!")
+                with pytest.raises(ConnectError, match="name is empty"):
+                    await client.execute_unary(request=asks.type(), method=method)
 
 
 @pytest.mark.parametrize("lang", ["c", "go"])

@@ -56,16 +56,6 @@ def test_the_same_source_gives_the_same_bytes_in_any_folder(lang: Literal["c", "
     assert build(first.path.parent.parent).digest == first.digest
 
 
-def test_the_source_may_be_a_folder(project: Path) -> None:
-    needs("c")
-    (project / "source" / "deep").mkdir(parents=True)
-    (project / "service.c").rename(project / "source" / "-service.c")
-    (project / "source" / "deep" / "more.c").write_text("int more(void) { return 1; }\n")
-    (project / "source" / ".hidden.c").write_text("not C")
-    configure(project, source="source")
-    assert build(project).size
-
-
 def test_stubs_that_are_no_longer_made_are_gone(project: Path) -> None:
     schema = parse_idl((project / "service.okra.gql").read_text())
     generate(project, "c", schema)
@@ -145,39 +135,3 @@ def test_a_required_circle_is_refused(project: Path) -> None:
     )
     with pytest.raises(InsulaError):
         build(project)
-
-
-@pytest.mark.parametrize(
-    ("lang", "file", "broken", "said", "hint"),
-    [
-        ("c", "service.c", "#include <nothing_here.h>", r"service\.c:1:10: .*nothing_here\.h", None),
-        ("c", "service.c", '#include "service.gen.h"\nint x = "y";\n', r"service\.c:2:5: .*int", None),
-        ("c", "service.c", '#include "service.gen.h"\n', "Greeter_greet", "gen/service.gen.h"),
-        ("go", "service.go", "package main\nfunc main() { x }\n", r"service\.go:2:15: undefined: x", None),
-        (
-            "go", "service.go",
-            'package main\nimport "greeter/gen"\ntype s struct{}\nfunc main() { gen.Serve(s{}) }\n',
-            r"service\.go:4:25: .*missing method Greet", "gen/service.gen.go",
-        ),
-        ("go", "go.mod", "// empty\n", "names no module", "module counter"),
-    ],
-)  # fmt: skip
-def test_the_compiler_s_words_are_shown_whole(
-    tmp_path: Path, lang: Literal["c", "go"], file: str, broken: str, said: str, hint: str | None
-) -> None:
-    needs(lang)
-    folder = create("greeter", lang, tmp_path / "project")
-    (folder / file).write_text(broken)
-    with pytest.raises(InsulaError, match=said) as caught:
-        build(folder)
-    assert str(tmp_path) not in caught.value.message
-    assert hint is None or hint in (caught.value.hint or "")
-    assert not (folder / "dist").exists()
-
-
-def test_a_go_project_without_go_mod(tmp_path: Path) -> None:
-    folder = create("greeter", "go", tmp_path / "project")
-    (folder / "go.mod").unlink()
-    with pytest.raises(InsulaError, match=r"no go\.mod") as caught:
-        build(folder)
-    assert caught.value.hint == "make it with: go mod init project"

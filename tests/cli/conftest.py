@@ -17,7 +17,7 @@ import uvicorn
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
 from insula.cli.main import main
-from insula.settings import Secret
+from insula.edge.guard import Guard
 from tests.api.deployments_in_memory import DeploymentsInMemory
 
 TOKEN = "r4nd0m"
@@ -73,13 +73,13 @@ async def connect(scope: Any, receive: Any, send: Any, seen: list[dict[str, Any]
 def running() -> Iterator[Running]:
     deployments = DeploymentsInMemory()
     seen: list[dict[str, Any]] = []
-    parts = AdminParts(deployments=deployments, version="1", max_bytes=1 << 20, read_timeout=5.0, token=Secret(TOKEN))
+    parts = AdminParts(deployments=deployments, version="1", max_bytes=1 << 20, read_timeout=5.0)
 
     async def public(scope: Any, receive: Any, send: Any) -> None:
         await connect(scope, receive, send, seen)
 
     servers, threads, urls = [], [], []
-    for app in (AdminApp(parts), public):
+    for app in (Guard(AdminApp(parts), token=TOKEN), public):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)

@@ -62,7 +62,7 @@ def _inner() -> App:
 @asynccontextmanager
 async def admin(token: str = "") -> AsyncIterator[httpx.AsyncClient]:
     sock = bind("127.0.0.1", 0)
-    guard = Guard(_inner(), port=sock.getsockname()[1], token=token, max_body=1000)
+    guard = Guard(_inner(), token=token, max_body=1000)
     listener = Listener(guard, sock)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:

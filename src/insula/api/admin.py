@@ -143,7 +143,7 @@ def _status_routes(app: FastAPI, parts: AdminParts) -> None:
 
         @app.get("/metrics", summary="Counters and times, as Prometheus reads them", tags=["server"])
         async def metrics() -> Response:
-            return Response(metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+            return Response(await metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 def _answers(model: type[Any], *codes: int) -> dict[int | str, dict[str, Any]]:

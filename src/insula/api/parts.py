@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from insula.deployments.contract import Deployments
-from insula.settings import Secret
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdminParts:
-    """`token` None means loopback only, guarded by Host and Origin. `max_bytes` and `read_timeout` (seconds) bound an
+    """`max_bytes` and `read_timeout` (seconds) bound an
     upload. `status` is `healthy` or a word for why not. `metrics` gives the Prometheus text, `health` the body of
     `/health`; without them these routes are not there. `public_url` is where services answer."""
 
@@ -20,8 +19,7 @@ class AdminParts:
     version: str
     max_bytes: int
     read_timeout: float
-    token: Secret | None = None
     status: Callable[[], str] = lambda: "healthy"
     public_url: Callable[[], str] = lambda: ""
     health: Callable[[], dict[str, Any]] | None = None
-    metrics: Callable[[], bytes] | None = None
+    metrics: Callable[[], Awaitable[bytes]] | None = None

@@ -7,6 +7,9 @@ count. The same schema always gives the same text.
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from insula.build.shapes import Kind, Names, Shape, Shapes
 from insula.schema.model import Enum, Field, Method, Schema, Type
 from insula.schema.names import json_name, unspecified
@@ -20,6 +23,8 @@ size_t ssize_t int8_t int16_t int32_t int64_t uint8_t uint16_t uint32_t uint64_t
 _KEYWORDS = frozenset(_RESERVED.split())
 #: What the generated functions call their own variables: no type may hide behind one.
 _VARIABLES = ("in", "out", "input", "output", "name", "value", "list", "status", "i", "text")
+
+_RUNTIME = Path(__file__).parent / "templates" / "c" / "runtime"
 
 _SCALARS = {
     Kind.STRING: "insula_string",
@@ -50,7 +55,9 @@ class _C:
         self.shapes = Shapes(schema)
         self.types = self.shapes.ordered()
         self.service = schema.service
-        names = Names((*_KEYWORDS, *_VARIABLES))
+        runtime = "".join((_RUNTIME / header).read_text("utf-8") for header in ("insula.h", "runtime.h"))
+        names = self._taken = Names((*_KEYWORDS, *_VARIABLES, *re.findall(r"\binsula_\w+", runtime, re.IGNORECASE)))
+        self._own: dict[str, str] = {}
         self.names = {name: names.take(name) for name in self.shapes.names}
         self.lists = {name: names.take(f"{c_name}_list") for name, c_name in self.names.items()}
         self.values = {
@@ -66,6 +73,12 @@ class _C:
         return {"service.gen.h": "\n".join(self.header()), "service.gen.c": "\n".join(self.source())}
 
     # What stands in both files.
+
+    def own(self, wanted: str) -> str:
+        """The name of a function of the generated code itself, which gives way to the schema's names."""
+        if wanted not in self._own:
+            self._own[wanted] = self._taken.take(wanted)
+        return self._own[wanted]
 
     def c_type(self, shape: Shape) -> str:
         if shape.is_list:
@@ -119,8 +132,8 @@ class _C:
         lines += ["/* Types from JSON and to JSON, for what is kept in the state or sent to other services. */"]
         for type_ in self.types:
             name = self.names[type_.name]
-            lines.append(f"bool {name}_from_json(insula_string json, {name} *value);")
-            lines.append(f"insula_string {name}_to_json(const {name} *value);")
+            lines.append(f"bool {self.own(f'{name}_from_json')}(insula_string json, {name} *value);")
+            lines.append(f"insula_string {self.own(f'{name}_to_json')}(const {name} *value);")
         lines += ["", f"/* The methods of {self.service.name}: these are yours to write. */"]
         for method in self.shapes.methods:
             lines += ["", *_comment(method.doc), f"{self.prototype(method)};"]
@@ -161,8 +174,8 @@ class _C:
         ]
         for type_ in self.types:
             name = self.names[type_.name]
-            lines.append(f"static void read_{name}(insula_reader *in, {name} *value);")
-            lines.append(f"static void write_{name}(insula_writer *out, const {name} *value);")
+            lines.append(f"static void {self.named('read', type_.name)}(insula_reader *in, {name} *value);")
+            lines.append(f"static void {self.named('write', type_.name)}(insula_writer *out, const {name} *value);")
         lines.append("")
         for enum in self.shapes.enums:
             lines += self.enum_reader(enum) + self.enum_writer(enum)
@@ -174,10 +187,15 @@ class _C:
             lines += self.wrapper(method)
         return lines + self.dispatch()
 
+    def named(self, verb: str, name: str) -> str:
+        """The name of what reads or writes an enum or a message."""
+        return self.own(f"{verb}_{self.names[name]}")
+
     def function(self, verb: str, shape: Shape) -> str:
-        """The name of what reads or writes a list, an enum or a message."""
-        name = self.names[shape.name] if shape.name else shape.kind.value
-        return f"{verb}_list_of_{name}" if shape.is_list else f"{verb}_{name}"
+        """The same for a list as well."""
+        if not shape.is_list:
+            return self.named(verb, shape.name)
+        return self.own(f"{verb}_list_of_{self.names[shape.name] if shape.name else shape.kind.value}")
 
     def read(self, shape: Shape, target: str) -> str:
         """The statement that reads a value into `target`."""
@@ -198,7 +216,7 @@ class _C:
     def enum_reader(self, enum: Enum) -> list[str]:
         name, values = self.names[enum.name], self.values[enum.name]
         lines = [
-            f"__attribute__((unused)) static {name} read_{name}(insula_reader *in) {{",
+            f"__attribute__((unused)) static {name} {self.named('read', enum.name)}(insula_reader *in) {{",
             "    insula_string text = insula_read_string(in);",
         ]
         return [
@@ -213,7 +231,7 @@ class _C:
     def enum_writer(self, enum: Enum) -> list[str]:
         name, values = self.names[enum.name], self.values[enum.name]
         lines = [
-            f"__attribute__((unused)) static void write_{name}(insula_writer *out, {name} value) {{",
+            f"__attribute__((unused)) static void {self.named('write', enum.name)}(insula_writer *out, {name} value) {{",
             "    switch (value) {",
             f'    case {values["UNSPECIFIED"]}: insula_put_text(out, "\\"{unspecified(enum.name)}\\""); return;',
         ]
@@ -255,7 +273,7 @@ class _C:
     def reader(self, type_: Type) -> list[str]:
         name, members = self.names[type_.name], self.members(type_)
         lines = [
-            f"static void read_{name}(insula_reader *in, {name} *value) {{",
+            f"static void {self.named('read', type_.name)}(insula_reader *in, {name} *value) {{",
             "    insula_string name;",
             f"    *value = ({name}){{}};",
             "    insula_read_object(in);",
@@ -274,7 +292,7 @@ class _C:
             lines.append("            if (insula_read_null(in)) continue;")
             if self.is_pointer(field):
                 lines.append(f"            value->{own} = insula_new({self.names[shape.name]});")
-                lines.append(f"            read_{self.names[shape.name]}(in, value->{own});")
+                lines.append(f"            {self.named('read', shape.name)}(in, value->{own});")
             else:
                 if self.has_flag(field):
                     lines.append(f"            value->{flag} = true;")
@@ -288,14 +306,14 @@ class _C:
     def writer(self, type_: Type) -> list[str]:
         name, members = self.names[type_.name], self.members(type_)
         lines = [
-            f"static void write_{name}(insula_writer *out, const {name} *value) {{",
+            f"static void {self.named('write', type_.name)}(insula_writer *out, const {name} *value) {{",
             "    if (!insula_write_open(out, '{')) return;",
         ]
         for field in type_.fields:
             (own, flag), shape = members[field.name], self.shapes.of(field.type)
             key = f'insula_write_field(out, "\\"{field.name}\\":", {len(field.name) + 3});'
             if self.is_pointer(field):
-                condition, statement = f"value->{own}", f"write_{self.names[shape.name]}(out, value->{own});"
+                condition, statement = f"value->{own}", f"{self.named('write', shape.name)}(out, value->{own});"
             else:
                 condition, statement = f"value->{flag}", self.write(shape, f"value->{own}")
             if field.required:
@@ -309,22 +327,22 @@ class _C:
     def conversions(self, type_: Type) -> list[str]:
         name = self.names[type_.name]
         return [
-            f"bool {name}_from_json(insula_string json, {name} *value) {{",
+            f"bool {self.own(f'{name}_from_json')}(insula_string json, {name} *value) {{",
             "    insula_reader in = insula_read(json);",
-            f"    read_{name}(&in, value);",
+            f"    {self.named('read', type_.name)}(&in, value);",
             "    return insula_read_end(&in);",
             "}",
             "",
-            f"insula_string {name}_to_json(const {name} *value) {{",
+            f"insula_string {self.own(f'{name}_to_json')}(const {name} *value) {{",
             "    insula_writer out = insula_write();",
-            f"    write_{name}(&out, value);",
+            f"    {self.named('write', type_.name)}(&out, value);",
             "    return insula_written(&out);",
             "}",
             "",
         ]
 
     def wrapper(self, method: Method) -> list[str]:
-        lines = [f"static insula_status call_{method.name}(insula_reader *in, insula_writer *out) {{"]
+        lines = [f"static insula_status {self.own(f'call_{method.name}')}(insula_reader *in, insula_writer *out) {{"]
         arguments = []
         if method.input_type:
             shape = self.shapes.of(method.input_type)
@@ -357,7 +375,7 @@ class _C:
             "    switch (number) {",
         ]
         for number, method in enumerate(self.shapes.methods):
-            lines.append(f"    case {number}: return call_{method.name}(in, out);")
+            lines.append(f"    case {number}: return {self.own(f'call_{method.name}')}(in, out);")
         lines += [
             '    default: return insula_fail(INSULA_UNIMPLEMENTED, "the service has no such method");',
             "    }",

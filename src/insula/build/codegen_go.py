@@ -285,7 +285,7 @@ class _Go:
         name = self.names[type_.name]
         return [
             "// MarshalJSON is the value as JSON.",
-            f"func (value *{name}) MarshalJSON() ([]byte, error) {{",
+            f"func (value {name}) MarshalJSON() ([]byte, error) {{",
             "\tvar out insula.Writer",
             "\tvalue.write(&out)",
             "\treturn out.Written()",

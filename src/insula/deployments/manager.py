@@ -228,7 +228,7 @@ class DeploymentManager:
             # From here to the end nothing can fail and nothing is awaited: what is written down is what runs.
             self._rows[service_id] = row
             self._failed.pop(service_id, None)
-            replaced = self._registry.install(generation)
+            replaced = self._registry.install(generation, place=self._place(service_id))
             watch.done("live")
             log.info("%s deployed: %s, %s", service_id, package.digest[:12], "; ".join(planned))
             if replaced is not None:
@@ -278,6 +278,15 @@ class DeploymentManager:
         if row is None:
             raise CallerError(f"{service_id} is not deployed", code=Code.NOT_FOUND, hint="see what is: insula list")
         return row
+
+    def _place(self, service_id: str) -> int:
+        """Where a service stands among those that run: one that did not start at first keeps its place in the order."""
+        place = 0
+        for other in self._rows:
+            if other == service_id:
+                break
+            place += self._registry.find(other) is not None
+        return place
 
     @contextmanager
     def _alone(self, service_id: str) -> Iterator[None]:

@@ -26,12 +26,11 @@ OPEN_PATHS = frozenset((b"/api/v1/health",))
 
 
 class Guard:
-    """An ASGI application around another. `port` is the port that clients name; an empty `token` is no token.
-    `max_body` in bytes bounds every body; the inner application may have lower bounds of its own."""
+    """An ASGI application around another. An empty `token` is no token. `max_body` in bytes bounds every body; the inner
+    application may have lower bounds of its own."""
 
-    def __init__(self, inner: App, *, port: int, token: str = "", max_body: int = 256 << 20) -> None:
+    def __init__(self, inner: App, *, token: str = "", max_body: int = 256 << 20) -> None:
         self._inner = inner
-        self._port = port
         self._token = token
         self._max_body = max_body
 
@@ -40,7 +39,7 @@ class Guard:
         if self._token:
             refusal = None if head.path in OPEN_PATHS else check_token(head, self._token)
         else:
-            refusal = check_host(head, self._port) or check_origin(head, self._port)
+            refusal = check_host(head) or check_origin(head)
         return refusal or check_length(head, self._max_body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -31,34 +31,39 @@ def is_loopback_name(name: str) -> bool:
         return False
 
 
-def _names(authority: str, port: int, default: int) -> bool:
-    """Whether `name:port` is a loopback name with our port."""
+def _is_local(authority: str) -> bool:
+    """Whether `name:port` is a loopback name. The port may be any: it is another one where this one is forwarded."""
     match = _AUTHORITY.fullmatch(authority)
-    return match is not None and is_loopback_name(match[1]) and int(match[2] or default) == port
+    return match is not None and is_loopback_name(match[1])
 
 
-def check_host(head: Head, port: int) -> InsulaError | None:
-    """Refuses a request that was not meant for this machine by name or by loopback address, with this port."""
+def check_host(head: Head) -> InsulaError | None:
+    """Refuses a request that was not meant for this machine by name or by loopback address."""
     hosts = _all(head, b"host")
-    if len(hosts) == 1 and _names(hosts[0], port, 80):
+    if len(hosts) == 1 and _is_local(hosts[0]):
         return None
     return CallerError(
-        "this port answers to localhost alone",
+        "without a token this port answers to localhost alone",
         code=Code.PERMISSION_DENIED,
         reason="bad_host",
-        hint=f"call it as http://127.0.0.1:{port}",
+        hint="call it as http://127.0.0.1 or http://localhost, or start the server with INSULA_ADMIN__TOKEN set",
     )
 
 
-def check_origin(head: Head, port: int) -> InsulaError | None:
-    """Refuses what a page of another origin sends; no Origin at all is a program, or the address bar."""
-    foreign = any(
-        not origin.lower().startswith("http://") or not _names(origin[7:], port, 80) for origin in _all(head, b"origin")
-    ) or any(site.lower() not in ("same-origin", "none") for site in _all(head, b"sec-fetch-site"))
+def check_origin(head: Head) -> InsulaError | None:
+    """Refuses what a page of another origin sends; no Origin at all is a program, or the address bar. Our own pages have
+    the origin that they asked for as Host."""
+    own = [f"http://{host}".lower() for host in _all(head, b"host")]
+    foreign = any(origin.lower() not in own for origin in _all(head, b"origin")) or any(
+        site.lower() not in ("same-origin", "none") for site in _all(head, b"sec-fetch-site")
+    )
     if not foreign:
         return None
     return CallerError(
-        "a web page of another origin may not use this port", code=Code.PERMISSION_DENIED, reason="bad_origin"
+        "a web page of another origin may not use this port",
+        code=Code.PERMISSION_DENIED,
+        reason="bad_origin",
+        hint="start the server with INSULA_ADMIN__TOKEN set and send the token",
     )
 
 
@@ -71,5 +76,5 @@ def check_token(head: Head, token: str) -> InsulaError | None:
     return InsulaError(
         "this port needs its token" if not given else "this is not the token of this port",
         code=Code.UNAUTHENTICATED,
-        hint="send it as Authorization: Bearer …",
+        hint="send Authorization: Bearer …, or give the command line --token or INSULA_ADMIN__TOKEN",
     )

@@ -87,6 +87,8 @@ class Registry:
         order of deployment, by default as the latest."""
         replaced = self.table.by_id.get(generation.id)
         self._swap(self._with(generation, place))
+        if replaced is not None:
+            replaced.service.successor = self
         return replaced
 
     def remove(self, name: ServiceId | str) -> Generation:

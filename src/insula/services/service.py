@@ -16,7 +16,8 @@ What happens to an instance
   (`unavailable`, with the time to come back) where no instance lives or is on its way; a service with one goes on.
 
 What ends a service
-- `drain`: no new call is taken, those accepted finish within the time given, then it stops.
+- `drain`: no new call is taken, those accepted finish within the time given, then it stops. A call that found its plan
+  before the flip and comes after it (its body was still on the way) goes to the `successor`, where there is one.
 - `stop`: what waits or runs fails with `unavailable`, instances are closed. `closed` waits for the last to come back.
 """
 
@@ -30,7 +31,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from insula.abi.contract import Abi, Entry
-from insula.calls import Call, Pending, Reply, ServiceId
+from insula.calls import Call, Dispatcher, Pending, Reply, ServiceId
 from insula.errors import (
     CallerError,
     Code,
@@ -88,6 +89,7 @@ class Service:
         self.name = str(service_id)
         self.state = State.STARTING
         self.last_error: str | None = None
+        self.successor: Dispatcher | None = None
         self.counts = Counts()
         self._program = program
         self._abi = abi
@@ -139,6 +141,8 @@ class Service:
         self.counts.calls += 1
         try:
             if self.state is not State.READY:
+                if self.successor is not None:
+                    return self.successor.submit(call)
                 self._check_state()
             entry = self._methods.get(call.method)
             if entry is None:

@@ -80,7 +80,7 @@ insula_status insula_host(const char *api, const char *method, insula_string par
 
     uint32_t answer[2];
     insula_host_exchange(request.data, request.length, answer);
-    if (answer[0] == 0) return insula_fail(INSULA_RESOURCE_EXHAUSTED, "the host did not take the request: it is too large");
+    if (answer[0] == 0) return insula_fail(INSULA_RESOURCE_EXHAUSTED, "the host does not take a request as large as this");
     insula_string response = insula_concat(((insula_string){(const char *)(uintptr_t)answer[0], answer[1]}));
     free((void *)(uintptr_t)answer[0]); /* the host got it from `allocate` */
 

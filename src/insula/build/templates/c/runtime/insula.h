@@ -173,7 +173,7 @@ typedef struct {
 insula_reader insula_read(insula_string json);
 bool insula_read_end(insula_reader *in);           /* nothing but blanks is left, and there was no problem */
 bool insula_read_null(insula_reader *in);          /* takes a null if one is next */
-void insula_read_nothing(insula_reader *in);       /* what a method without input gets: anything, or no JSON at all */
+void insula_read_nothing(insula_reader *in);       /* what a method without input gets: anything, or nothing */
 void insula_read_object(insula_reader *in);        /* then insula_next_field until it is false */
 bool insula_next_field(insula_reader *in, insula_string *name);
 void insula_read_list(insula_reader *in);          /* then insula_next_item until it is false */

@@ -24,7 +24,7 @@ static insula_status failure;
 static insula_string failure_message;
 
 void insula_reset(void) {
-    while (blocks && blocks->before) {
+    while (blocks && (blocks->before || blocks->room > FIRST_BLOCK)) {
         block *gone = blocks;
         blocks = gone->before;
         free(gone);
@@ -131,10 +131,9 @@ insula_string insula_failure(insula_status code) {
 }
 
 insula_status insula_bad_input(const insula_reader *in) {
-    const char *problem = in->problem ? in->problem : "not valid JSON";
-    if (!in->field) return insula_fail_text(INSULA_INVALID_ARGUMENT, insula_concat(insula_text("the input: "), insula_text(problem)));
-    return insula_fail_text(INSULA_INVALID_ARGUMENT,
-                            insula_concat(insula_text("the input: "), insula_text(in->field), insula_text(": "), insula_text(problem)));
+    insula_string field = in->field ? insula_concat(insula_text(in->field), insula_text(": ")) : insula_text("");
+    insula_string problem = insula_text(in->problem ? in->problem : "not valid JSON");
+    return insula_fail_text(INSULA_INVALID_ARGUMENT, insula_concat(insula_text("the input: "), field, problem));
 }
 
 insula_status insula_bad_output(const insula_writer *out) {

@@ -4,8 +4,8 @@ package insula
 
 import "unsafe"
 
-// okra.run_host_api answers two numbers, which a Go import cannot say. This import stores them in answer instead; insula
-// build replaces it, when the module has been compiled, by one that calls the host's own function.
+// okra.run_host_api answers two numbers, which a Go import cannot say. This import stores them in answer instead;
+// insula build replaces it, when the module has been compiled, by one that calls the host's own function.
 //
 //go:wasmimport insula_shim run_host_api
 //go:noescape
@@ -46,7 +46,7 @@ func Host(api, method string, parameters JSON) (JSON, error) {
 	exchange(unsafe.Pointer(unsafe.SliceData(request.text)), uint32(len(request.text)), unsafe.Pointer(&answer))
 	pointer, length := answer[0], answer[1]
 	if pointer == 0 {
-		return nil, Fail(ResourceExhausted, "the host did not take the request: it is too large")
+		return nil, Fail(ResourceExhausted, "the host does not take a request as large as this")
 	}
 	response := given(pointer, length) // the host got it from allocate
 	deallocate(pointer)
@@ -193,7 +193,8 @@ var State stateAPI
 
 // Get is the value of a key, nil where it has none.
 func (stateAPI) Get(key string) (value *StateValue, err error) {
-	err = send("okra.state", "get", func(out *Writer) { text(out, "key", key) }, func(in *Reader) { value = stateValue(in) })
+	read := func(in *Reader) { value = stateValue(in) }
+	err = send("okra.state", "get", func(out *Writer) { text(out, "key", key) }, read)
 	return value, err
 }
 

@@ -125,6 +125,24 @@ class TestCalls:
         await each.close()
         await each.close()
 
+    async def test_who_found_the_old_plan_before_the_flip_is_answered_by_its_successor(self) -> None:
+        registry = Registry()
+        old, new = generation("shop.Orders.v1"), generation("shop.Orders.v1")
+        await old.service.start()
+        await new.service.start()
+        registry.install(old)
+        late = old.service.submit  # what a plan holds
+        assert registry.install(new) is old
+        await old.service.drain(1.0)
+        await old.close()
+        assert late(Call(old.id, "work", b"", 1e9)) == Reply(b"shop.Orders.v1")
+        assert new.service.counts.calls == 1
+        registry.remove("shop.Orders.v1")
+        await new.close()
+        with pytest.raises(CallerError) as caught:
+            late(Call(old.id, "work", b"", 1e9))
+        assert caught.value.code is Code.UNIMPLEMENTED
+
     def test_plan_of_what_is_not_there(self) -> None:
         registry = Registry()
         registry.install(generation("shop.Orders.v1"))

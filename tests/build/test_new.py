@@ -37,9 +37,11 @@ def test_a_new_project_builds_and_answers(lang: Literal["c", "go"], tmp_path: Pa
 async def test_a_new_project_is_deployed_and_called_by_a_connect_client(
     lang: Literal["c", "go"], tmp_path: Path
 ) -> None:
-    needs(lang)
-    folder = create("greeter", lang, tmp_path / "project")
-    package = (await asyncio.to_thread(build, folder)).path
+    def made() -> Path:
+        needs(lang)
+        return build(create("greeter", lang, tmp_path / "project")).path
+
+    package = await asyncio.to_thread(made)
     registry = FileDescriptorSet.from_binary(members(package)["service.pb.desc"]).to_registry()
     asks, answers = registry.message("demo.GreetRequest"), registry.message("demo.GreetResponse")
     assert asks is not None

@@ -113,7 +113,7 @@ def _ask(program: str, argument: str) -> str:
             [program, argument],
             capture_output=True,
             timeout=_ASK_SECONDS,
-            env={**os.environ, "GOTOOLCHAIN": "local"},
+            env={"PATH": os.environ.get("PATH", ""), "HOME": os.path.expanduser("~"), "GOTOOLCHAIN": "local"},
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

@@ -1,5 +1,6 @@
 # Two commands: `make serve` runs the server with an example deployed, `make test` runs the tests.
-# Both need Python 3.11 or newer and make, and install everything else into .venv, as wheels.
+# Both need Python 3.11 or newer and make, and install everything else into .venv, as wheels (one pure Python package
+# of the tests, forbiddenfruit, has none).
 
 PYTHON ?= python3
 VENV := .venv
@@ -43,7 +44,7 @@ $(VENV)/serve.ok: pyproject.toml constraints.txt
 
 $(VENV)/test.ok: $(VENV)/serve.ok
 	@echo "installing what the tests need"
-	@$(PIP) --editable '.[postgres,s3,build,test]'
+	@$(PIP) --no-binary forbiddenfruit --editable '.[postgres,s3,build,test]'
 	@touch $@
 
 clean:

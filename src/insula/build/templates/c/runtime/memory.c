@@ -27,7 +27,7 @@ void insula_reset(void) {
     while (blocks && (blocks->before || blocks->room > FIRST_BLOCK)) {
         block *gone = blocks;
         blocks = gone->before;
-
+        free(gone);
     }
     if (blocks) blocks->used = 0;
     failure = INSULA_OK;

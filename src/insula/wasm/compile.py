@@ -83,10 +83,12 @@ def _limit(memory: int, seconds: int) -> None:
         (resource.RLIMIT_NOFILE, 64),
     ):
         _, hard = resource.getrlimit(kind)
+        # The softer limit on CPU time comes first, with a signal that says what it was.
+        most = value + 1 if kind == resource.RLIMIT_CPU else value
         if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)
+            most = min(most, hard)
         try:
-            resource.setrlimit(kind, (value, value))
+            resource.setrlimit(kind, (min(value, most), most))
         except (OSError, ValueError):
             # macOS refuses a limit on address space; there the other limits and the clock of the parent hold.
             if sys.platform == "linux":

@@ -83,7 +83,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 @contextmanager
 def running(name: str, port: int, command: list[str]) -> Iterator[Subject]:
     """A server in a process of its own, stopped at the end."""
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         wait_for(port, process)
         yield Subject(name, port, psutil.Process(process.pid))
@@ -103,7 +103,7 @@ def main() -> None:
     floor_port, port, admin_port = free_port(), free_port(), free_port()
     with tempfile.TemporaryDirectory() as folder:
         serve = [sys.executable, "-m", "insula", "serve", "--deploy", "greeter", "--data-dir", folder]
-        serve += ["--port", str(port), "--admin-port", str(admin_port), "--quiet"]
+        serve += ["--port", str(port), "--admin-port", str(admin_port), "--log-level", "error"]
         floor_command = [sys.executable, "-m", "bench.constant", str(floor_port)]
         with running("uvicorn constant", floor_port, floor_command) as floor, running("insula", port, serve) as insula:
             for subject in (floor, insula):

@@ -3,41 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
 class Gate:
     """A shared and an exclusive way in. Whoever comes shared waits while one is inside alone, and the other way round;
-    one that waits to be alone holds no one up, so deploys never queue behind a sweep that has not begun."""
+    one that waits to be alone holds no one up, so deploys never queue behind a sweep that has not begun. Leaving waits
+    for nothing, so a cancellation cannot leave the gate shut."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Condition()
+        self._left = asyncio.Event()
         self._shared = 0
         self._alone = False
 
     @asynccontextmanager
     async def shared(self) -> AsyncIterator[None]:
         """Inside with others of the kind."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._alone)
-            self._shared += 1
+        await self._until(lambda: not self._alone)
+        self._shared += 1
         try:
             yield
         finally:
             self._shared -= 1
-            async with self._changed:
-                self._changed.notify_all()
+            self._leave()
 
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[None]:
         """Inside with nobody else."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: not self._alone and not self._shared)
-            self._alone = True
+        await self._until(lambda: not self._alone and not self._shared)
+        self._alone = True
         try:
             yield
         finally:
             self._alone = False
-            async with self._changed:
-                self._changed.notify_all()
+            self._leave()
+
+    async def _until(self, free: Callable[[], bool]) -> None:
+        while not free():
+            await self._left.wait()
+
+    def _leave(self) -> None:
+        """Wakes everyone who waits; who waits from now on waits for the next to leave."""
+        self._left.set()
+        self._left = asyncio.Event()

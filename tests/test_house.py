@@ -50,35 +50,34 @@ def room(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """Every insula module that a file imports, and whether it is imported when the file is."""
+def imports(path: Path) -> Iterator[str]:
+    """Every insula module that a file imports, at load or in a function; not what it imports for its types alone."""
     tree = ast.parse(path.read_text())
-    inside = {
+    types = {
         id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(function, ast.If) and "TYPE_CHECKING" in ast.unparse(function.test))
-        for node in ast.walk(function)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and "TYPE_CHECKING" in ast.unparse(branch.test)
+        for node in ast.walk(branch)
     }
     for node in ast.walk(tree):
+        if id(node) in types:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [node.module or ""]
-            if node.module == "insula":
-                names = [f"insula.{alias.name}" for alias in node.names]
+            if node.module and node.module.startswith("insula"):
+                names += [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for name in names:
-            if name.startswith("insula."):
-                yield name, id(node) not in inside
+        yield from (name for name in names if name.startswith("insula."))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 def test_imports_follow_the_arrows(path: Path) -> None:
     here = room(path)
     assert here in KNOWS, f"{here} is a new room: say what it knows here and in docs/architecture.md"
-    for name, _ in imports(path):
+    for name in imports(path):
         there = name.split(".")[1]
         if there.startswith("_") and not (SOURCE / there).exists():
             continue  # insula.__version__ and the like
@@ -86,15 +85,12 @@ def test_imports_follow_the_arrows(path: Path) -> None:
 
 
 def test_no_import_circles() -> None:
-    """Among modules as they are imported at load: a circle would make the order of imports matter."""
+    """Imports inside functions too: they put the cost of an import off, they are no way round a wall."""
     names = {
         "insula." + ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
         for path in FILES
     }
-    graph = {
-        name: {target for target, at_load in imports(path) if at_load and target in names}
-        for name, path in names.items()
-    }
+    graph = {name: {target for target in imports(path) if target in names} for name, path in names.items()}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:
@@ -128,12 +124,7 @@ def test_every_module_says_what_it_is() -> None:
 def test_no_dead_modules() -> None:
     """Every module is imported by another, or is a door that something outside the package knows."""
     doors = {"insula", "insula.__main__", "insula.cli.main", "insula.wasm.compile"}
-    imported = {name for path in FILES for name, _ in imports(path)}
-    for path in FILES:
-        text = path.read_text()
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("insula"):
-                imported |= {f"{node.module}.{alias.name}" for alias in node.names}
+    imported = {name for path in FILES for name in imports(path)}
     for path in FILES:
         name = "insula." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)
         if path.name == "__init__.py" or name in doors or "migrations" in path.parts:

@@ -22,6 +22,7 @@ import pytest_asyncio
 from insula import examples
 from insula.server import Server
 from insula.settings import load
+from tests.packages.web import body, serving
 from tests.packing import hostile
 from tests.running import Live, Process, process, running
 
@@ -129,6 +130,76 @@ async def test_versions_stand_side_by_side_and_the_latest_is_the_last_deployed(l
     assert (await live.admin.get("/api/v1/packages/test.Hostile.v2")).json()["latest"] is True
     await live.admin.delete("/api/v1/packages/test.Hostile.v2")
     assert (await live.call("/test.Hostile/echo", {"text": "still here"})).json()["text"] == "still here"
+
+
+async def test_endpoints_lead_to_the_service_that_lists_them(live: Live, tmp_path: Path) -> None:
+    """Without a version where it is the latest, else with it; a deploy, a plan, a rollback and a listing say the same."""
+    first, second, other = (
+        hostile(tmp_path / f"{name}.okra.pkg", version=name[:2], limits={"timeout_ms": timeout})
+        for name, timeout in (("v1", 5000), ("v2", 5000), ("v1-other", 4000))
+    )
+    short, long = "/test.Hostile/echo", "/test.Hostile.v1/echo"
+    assert (await live.deploy(first, plan="true")).json()["endpoints"][0] == short
+    assert (await live.deploy(first)).json()["endpoints"][0] == short
+    assert (await live.deploy(second)).json()["endpoints"][0] == short
+    for query in ({"plan": "true"}, {"override": "true"}):
+        assert (await live.deploy(other, **query)).json()["endpoints"][0] == long
+    shown = (await live.admin.get("/api/v1/packages/test.Hostile.v1")).json()
+    assert shown["endpoints"] == [method["endpoint"] for method in shown["methods"]]
+    back = (await live.admin.post("/api/v1/packages/test.Hostile.v1/rollback")).json()
+    assert back["endpoints"] == shown["endpoints"]
+    assert [step["name"] for step in back["steps"]] == ["read", "checked", "compiled", "ready", "written", "live"]
+    listed = (await live.public.get("/")).json()["services"]
+    assert {short, long} < set(listed)
+    assert len(listed) == len(set(listed))
+    for path in (short, long):
+        assert (await live.call(path, {"text": "x"})).status_code == 200
+
+
+async def test_a_query_of_a_source_is_told_to_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert GREETER is not None
+    flags = {"sources.allow_http": True, "sources.allow_private": True}
+    with serving() as web:
+        for query in ("?X-Amz-Signature=hunter2", "?X-Amz-Signature=hunter3"):
+            web.answers[f"/greeter.okra.pkg{query}"] = body(GREETER.read_bytes())
+        async with running(tmp_path, flags) as live:
+            source = web.url("/greeter.okra.pkg")
+            with caplog.at_level(logging.DEBUG, logger="insula"):
+                deployed = await live.admin.post(
+                    "/api/v1/packages/deploy", json={"source": f"{source}?X-Amz-Signature=hunter2"}
+                )
+                missing = await live.admin.post(
+                    "/api/v1/packages/deploy", json={"source": f"{source}.gone?X-Amz-Signature=hunter2"}
+                )
+            assert (deployed.json()["source"], missing.status_code) == (source, 404)
+            shown = await live.admin.get("/api/v1/packages/examples.Greeter.v1")
+            listed = await live.admin.get("/api/v1/packages")
+            said = [deployed.text, missing.text, shown.text, listed.text, caplog.text]
+    assert not [text for text in said if "hunter2" in text]
+
+
+async def test_plain_http_is_no_source_unless_the_operator_says_so(live: Live) -> None:
+    answer = await live.admin.post("/api/v1/packages/deploy", json={"source": "http://example.com/x.okra.pkg"})
+    assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+    assert "allow_http" in answer.json()["hint"]
+
+
+async def test_what_the_command_line_names_is_deployed_whatever_the_sources_may_be(tmp_path: Path) -> None:
+    assert GREETER is not None
+    flags = {"server.admin_host": "0.0.0.0", "admin.token": "a-token-of-the-test"}
+    async with running(tmp_path, flags, deploy=["greeter"]) as live:
+        assert (await live.call("/examples.Greeter/greet", {"name": "x"})).status_code == 200
+        live.admin.headers["authorization"] = "Bearer a-token-of-the-test"
+        answer = await live.admin.post("/api/v1/packages/deploy", json={"source": GREETER.as_uri()})
+        assert (answer.status_code, answer.json()["code"]) == (403, "permission_denied")
+
+
+async def test_lines_dropped_and_instances_closed_are_counted(live: Live) -> None:
+    assert GREETER is not None
+    await live.deploy(GREETER)
+    page = (await live.public.get("/metrics")).text
+    for name in ("insula_guest_log_dropped_total", "insula_instances_passivated_total"):
+        assert f'{name}{{service="examples.Greeter.v1"}} 0.0' in page
 
 
 async def test_a_rollback_goes_to_the_digest_before(live: Live, tmp_path: Path) -> None:

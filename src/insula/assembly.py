@@ -129,7 +129,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
         metrics = Metrics(lambda: facts.connections())
-        metrics.add(lambda: families(registry.generations))
+        metrics.add(lambda: families(registry.generations, logs.dropped()))
         draining = Draining(always=PLAIN_LABELS)
         public = _public(registry, metrics, draining, facts, limits.max_connections)
         house = House(
@@ -169,7 +169,11 @@ def _public(
             insula.__version__,
             "A WebAssembly application server. A service answers a POST of JSON at each of its paths.",
             links,
-            tuple(path for generation in registry.generations for path in generation.package.endpoints),
+            tuple(
+                path
+                for generation in registry.generations
+                for path in generation.package.endpoints(latest=registry.find(generation.id.unversioned) is generation)
+            ),
         )
 
     def status() -> Status:
@@ -234,5 +238,6 @@ def _source_options(settings: Settings) -> SourceOptions:
         roots=roots,
         max_bytes=settings.packages.max_bytes,
         allow_private=settings.sources.allow_private,
+        allow_http=settings.sources.allow_http,
         timeout=settings.packages.read_timeout_ms / 1000,
     )

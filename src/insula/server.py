@@ -219,12 +219,12 @@ class Server:
     async def _deploy_wanted(self, house: House) -> None:
         for entry in self._deploy:
             try:
-                await house.manager.deploy(await asyncio.to_thread(_source, entry))
+                await house.manager.deploy_file(await asyncio.to_thread(_file, entry))
             except InsulaError as error:
                 if error.code is not Code.ALREADY_EXISTS:
                     raise
 
 
-def _source(entry: str) -> str:
-    """What `deploy` was given, as a source: an example by its name, else a file."""
-    return (examples.find(entry) or Path(entry).absolute()).as_uri()
+def _file(entry: str) -> Path:
+    """What `deploy` was given, as a file: an example by its name, else a path."""
+    return examples.find(entry) or Path(entry).absolute()

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import wasmtime
 
-from tests.build.guests import Guest, build_module, needs, write_project
+from tests.build.guests import Guest, build_module, write_project
+from tests.toolchains import needs
 
 _ECHO = Path(__file__).parent / "echo_service"
 SOURCES = {"c": ["service.okra.gql", "service.c"], "go": ["service.okra.gql", "service.go", "go.mod"]}

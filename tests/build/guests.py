@@ -9,12 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 import wasmtime
 
 from insula.build.project import build
-from insula.build.tools import find_go, find_zig
-from insula.errors import ConfigurationError
 
 Host = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -23,14 +20,6 @@ Host = Callable[[dict[str, Any]], dict[str, Any]]
 def engine() -> wasmtime.Engine:
     """One engine for all, made at its first use: pytest's fault handler has to be there before it."""
     return wasmtime.Engine()
-
-
-def needs(language: str) -> None:
-    """Skips the test where there is no compiler for the language."""
-    try:
-        find_zig() if language == "c" else find_go()
-    except ConfigurationError as error:
-        pytest.skip(str(error))
 
 
 def write_project(folder: Path, files: dict[str, str], **config: Any) -> Path:

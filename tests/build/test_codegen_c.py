@@ -9,7 +9,8 @@ import wasmtime
 
 from insula.build.codegen_c import generate
 from insula.schema.idl import parse_idl
-from tests.build.guests import Guest, build_module, needs, write_project
+from tests.build.guests import Guest, build_module, write_project
+from tests.toolchains import needs
 
 IDL = """
 @okra(namespace: "tests", version: "v1")

@@ -9,7 +9,8 @@ from insula.build.codegen_go import generate
 from insula.build.project import generate as write_stubs
 from insula.build.tools import find_go
 from insula.schema.idl import parse_idl
-from tests.build.guests import Guest, build_module, needs, write_project
+from tests.build.guests import Guest, build_module, write_project
+from tests.toolchains import needs
 
 IDL = '''
 @okra(namespace: "tests", version: "v1")

@@ -8,7 +8,7 @@ import pytest
 from insula.build.new import create
 from insula.build.project import build
 from insula.errors import InsulaError
-from tests.build.guests import needs
+from tests.toolchains import needs
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from insula.build.compile_go import module_path
 from insula.build.new import create
 from insula.build.project import build
 from insula.errors import InsulaError
-from tests.build.guests import needs
+from tests.toolchains import needs
 
 
 @pytest.fixture

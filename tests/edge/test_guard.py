@@ -90,7 +90,7 @@ async def test_a_token_is_asked_for_everywhere_but_at_health() -> None:
     async with admin("the-token") as http:
         assert (await http.get("/api/v1/health", headers={"host": "any.example"})).status_code == 200
         answer = await http.post("/upload")
-        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Bearer realm="insula admin"')
         assert "the-token" not in answer.text
         for path in ("/api/v1/health/", "/api/v1/health/../upload", "/openapi.json", "//api/v1/health"):
             assert (await http.get(path)).status_code == 401

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from insula.build.project import build
-from tests.build.guests import needs
+from tests.toolchains import needs
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 

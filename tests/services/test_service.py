@@ -55,6 +55,23 @@ class TestAnswer:
         each = await bench(guest)
         assert each.submit() == Reply(b"{}", (("x-a", "1"), ("x-a", "2")), (("x-b", "3"),))
 
+    @pytest.mark.parametrize("later", [False, True])
+    async def test_metadata_of_a_guest_that_fails(self, bench: Make, later: bool) -> None:
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes | asyncio.Future[bytes]:
+            scope.headers.append(("x-a", "1"))
+            scope.trailers.append(("x-b", "3"))
+            error = RefusalError("no such order", code=Code.NOT_FOUND)
+            if not later:
+                raise error
+            failing: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(failing.set_exception, error)
+            return failing
+
+        each = await bench(guest)
+        with pytest.raises(RefusalError) as caught:
+            await each.later() if later else each.submit()
+        assert (caught.value.headers, caught.value.trailers) == ((("x-a", "1"),), (("x-b", "3"),))
+
     async def test_unknown_method(self, bench: Make) -> None:
         each = await bench(echo)
         with pytest.raises(CallerError, match="has no method 'nothing'") as caught:

@@ -135,8 +135,8 @@ def test_the_environment_is_text_made_into_types(tmp_path: Path) -> None:
     )
     assert settings.sources.roots == (tmp_path / "a", Path("/b"))
     assert settings.sources.allow_private is True
-    assert settings.grants.allowed("shop.Orders") == {"okra.log", "okra.env", "okra.context"}
-    assert settings.grants.allowed("shop.Stock") == {"okra.log", "okra.context"}
+    assert settings.grants.default == ("okra.log",)
+    assert settings.grants.allow == {"shop.Orders": ("okra.env",)}
     assert settings.env == {"shop.Orders": {"REGION": "eu"}}
     assert settings.storage_url == "postgres://u:p@db/x"
     for name, value in (("INSULA_GRANTS__ALLOW", "{x"), ("INSULA_ENV", "[]"), ("INSULA_SOURCES__ALLOW_PRIVATE", "ja")):

@@ -17,11 +17,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from insula.api import models, page
-from insula.api.lazy import health_answer, unforeseen
+from insula.api.answers import health_answer, unforeseen
 from insula.api.parts import AdminParts
-from insula.api.refusals import error_body, error_headers
 from insula.api.upload import bounded, declared_length, whole
 from insula.calls import MAX_NAME
+from insula.edge.admin_errors import error_body, error_headers
 from insula.errors import CallerError, Code, InsulaError
 
 JSON = "application/json"

@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
-from datetime import UTC, datetime
 from typing import Any, TypeAlias
 
-import msgspec
-
+from insula.api.answers import HEALTH, health_answer, unforeseen
 from insula.api.parts import AdminParts
-from insula.api.refusals import error_body, error_headers
+from insula.edge.admin_errors import error_body, error_headers
 from insula.errors import InsulaError
 
 log = logging.getLogger("insula.api")
@@ -24,20 +22,6 @@ Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-HEALTH = "/api/v1/health"
-
-
-def health_answer(parts: AdminParts) -> tuple[int, bytes]:
-    """Status and body of `/api/v1/health`: 200 where the status is `healthy`, else 503."""
-    status = parts.status()
-    now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-    return 200 if status == "healthy" else 503, msgspec.json.encode({"status": status, "time": now})
-
-
-def unforeseen() -> InsulaError:
-    """What a client is told of an exception that nobody foresaw: nothing of it."""
-    return InsulaError("internal error", hint="the log of the server says more")
 
 
 class AdminApp:

@@ -50,8 +50,11 @@ class Deployed(BaseModel):
     """The answer to a deploy or a rollback."""
 
     service_id: str = Field(examples=[_ID])
-    status: Literal["deployed", "unchanged", "planned"]
-    endpoints: list[str] = Field(examples=[["/shop.Orders/place"]])
+    status: Literal["deployed", "planned"]
+    endpoints: list[str] = Field(
+        description="the path of each method; with the version in it where another version is the latest",
+        examples=[["/shop.Orders/place"]],
+    )
     digest: str = Field(description="of the package: sha256: and 64 hexadecimal digits", examples=[_DIGEST])
     version: str = Field(description="version of the package", examples=["1.0.0"])
     source: str

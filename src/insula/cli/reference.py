@@ -37,19 +37,20 @@ stderr, with what to do next below it.
 @click.option("--write", type=options.FILE, metavar="FILE", help="Write it there.")
 def reference(write: Path | None) -> None:
     """Print docs/cli.md."""
+    root = click.get_current_context().find_root().command
+    assert isinstance(root, click.Group)
     if write is None:
-        print(text(), end="")
+        print(text(root), end="")
     else:
-        write.write_text(text(), encoding="utf-8")
+        write.write_text(text(root), encoding="utf-8")
 
 
-def text() -> str:
-    """The whole document."""
+def text(root: click.Group) -> str:
+    """The whole document, of this command and all below it."""
     from insula.cli.failures import EXIT_CODES
-    from insula.cli.main import insula
 
     codes = "".join(f"| {code} | {what} |\n" for code, what in EXIT_CODES)
-    return _INTRO + codes + "".join(_commands(insula, "insula"))
+    return _INTRO + codes + "".join(_commands(root, "insula"))
 
 
 def _commands(group: click.Group, path: str) -> list[str]:

@@ -9,15 +9,16 @@ import msgspec
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One step of a deploy (`read`, `checked`, `compiled`, `ready`, `live`) and how long it took, in ms."""
+    """One step of a deploy and its time in ms: `read`, `checked`, `compiled`, `ready`, and unless it is a plan `written`
+    and `live`."""
 
     name: str
     ms: float
 
 
 class Deployed(msgspec.Struct, frozen=True):
-    """The answer to a deploy. `status` is `deployed`, `unchanged` or `planned`; `changes` says in plain words what is (or
-    would be) different from what runs now."""
+    """The answer to a deploy. `status` is `deployed` or `planned`; `endpoints` are the shortest paths that lead to it;
+    `changes` says in plain words what is (or would be) different from what runs now."""
 
     service_id: str
     status: str

@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from insula.calls import ServiceId
@@ -130,7 +131,14 @@ class DeploymentManager:
         watch = Stopwatch()
         async with self._changing_depot():
             package = await self._sources.fetch(source)
-            return await self._change(package, source, watch, override=override, plan=plan)
+            return await self._change(package, _told(source), watch, override=override, plan=plan)
+
+    async def deploy_file(self, file: Path) -> Deployed:
+        """Deploys a file that the operator names, who needs no `[sources] roots` for it."""
+        watch = Stopwatch()
+        async with self._changing_depot():
+            package = await self._depot.add(file)
+            return await self._change(package, file.as_uri(), watch, override=False, plan=False)
 
     async def upload(self, body: AsyncIterator[bytes], *, override: bool = False, plan: bool = False) -> Deployed:
         """See the contract."""
@@ -148,12 +156,13 @@ class DeploymentManager:
                 history = await self._repository.previous(service_id)
                 if not history:
                     raise CallerError(
-                        f"{service_id} has no digest before the present one",
+                        f"{service_id} has had no other package before the present one",
                         code=Code.FAILED_PRECONDITION,
                         status=409,
-                        hint="a rollback needs an override before it; deploy the package that you want with --override",
+                        hint="deploy the package that you want with --override; a rollback then leads back to this one",
                     )
                 package = await self._depot.get(history[0].digest)
+                watch.done("read")
                 return await self._replace(
                     package,
                     history[0].source,
@@ -236,7 +245,7 @@ class DeploymentManager:
         return Deployed(
             service_id=service_id,
             status="planned" if plan else "deployed",
-            endpoints=package.endpoints,
+            endpoints=package.endpoints(latest=self._leads(service_id)),
             digest=f"sha256:{package.digest}",
             version=package.config.version,
             source=source,
@@ -254,7 +263,7 @@ class DeploymentManager:
         """See the contract."""
         row = self._row(service_id)
         generation = self._registry.find(service_id)
-        latest = generation is not None and self._registry.find(generation.id.unversioned) is generation
+        latest = generation is not None and self._leads(service_id)
         previous = [f"sha256:{entry.digest}" for entry in await self._repository.previous(service_id)]
         failed = self._failed.get(service_id)
         return views.show(self._listed(row), generation, latest=latest, failed=failed, previous=previous)
@@ -287,6 +296,12 @@ class DeploymentManager:
                 break
             place += self._registry.find(other) is not None
         return place
+
+    def _leads(self, service_id: str) -> bool:
+        """Whether paths without a version lead to this one, or will once it is deployed: none that runs is later."""
+        later = list(self._rows)[list(self._rows).index(service_id) + 1 :] if service_id in self._rows else []
+        name = ServiceId.parse(service_id).unversioned
+        return not any(ServiceId.parse(one).unversioned == name and self._registry.find(one) for one in later)
 
     @contextmanager
     def _alone(self, service_id: str) -> Iterator[None]:
@@ -337,6 +352,11 @@ class DeploymentManager:
         task = asyncio.create_task(run())
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+
+def _told(source: str) -> str:
+    """The source as it is written down and listed: a query is cut off, since a presigned URL has its key there."""
+    return source.partition("?")[0].partition("#")[0]
 
 
 def _now() -> str:

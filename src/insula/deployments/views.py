@@ -16,23 +16,24 @@ def show(
     if generation is None:
         return Shown(**base, last_error=failed, previous=previous)
     package, service = generation.package, generation.service
+    endpoints = package.endpoints(latest=latest)
     signatures = {method.name: method for method in package.schema.service.methods}
     methods = [
         Method(
             name=plan.method,
-            endpoint=f"/{plan.service}/{plan.method}",
+            endpoint=endpoint,
             input=signatures[plan.method].input_type,
             output=signatures[plan.method].output_type,
             read_only=plan.read_only,
             authenticated=plan.policy.authenticated,
             doc=plan.doc,
         )
-        for plan in generation.plans
+        for plan, endpoint in zip(generation.plans, endpoints, strict=True)
     ]
     return Shown(
         **base,
         latest=latest,
-        endpoints=package.endpoints,
+        endpoints=endpoints,
         methods=methods,
         host_apis=list(package.config.host_apis),
         grants={api: dict(options) for api, options in package.config.grants.items()},

@@ -8,16 +8,14 @@ refusals have the shape of the admin port.
 from __future__ import annotations
 
 import logging
-from typing import Any
 
-import msgspec
-
+from insula.edge.admin_errors import error_body, error_headers
 from insula.edge.app import head_of
 from insula.edge.asgi import App, Message, Receive, Scope, Send
 from insula.edge.body import check_length
 from insula.edge.exchange import Head
 from insula.edge.local import check_host, check_origin, check_token
-from insula.errors import Code, InsulaError, LimitError
+from insula.errors import InsulaError, LimitError
 
 _log = logging.getLogger("insula.edge")
 
@@ -89,23 +87,8 @@ class Guard:
 
 
 async def _answer(send: Send, error: InsulaError) -> None:
-    body: dict[str, Any] = {
-        "error": error.message,
-        "code": error.code.value,
-        "message": error.message,
-        "hint": error.hint,
-    }
-    if error.reason:
-        body["reason"] = error.reason
-    content = msgspec.json.encode(body)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(content)),
-        (b"cache-control", b"no-store"),
-    ]
-    if error.code is Code.UNAUTHENTICATED:
-        headers.append((b"www-authenticate", b"Bearer"))
-    if error.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
+    content = error_body(error)
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(content))]
+    headers += [(name.encode(), value.encode()) for name, value in error_headers(error).items()]
     await send({"type": "http.response.start", "status": error.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

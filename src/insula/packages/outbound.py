@@ -74,7 +74,7 @@ async def get(url: str, *, allow_private: bool, allow_http: bool, timeout: float
             except (httpx.InvalidURL, ValueError) as error:
                 raise UnavailableError(f"{target.host} redirects to what is no address") from error
             if (target.scheme, onward.scheme) == ("https", "http"):
-                raise _refused(f"{target.host} redirects from https to http")
+                raise _refused(f"{target.host} redirects from https to http", "allow_http")
             target = _parsed(str(onward))
         raise UnavailableError(f"{target.host} redirects more than {_MAX_REDIRECTS} times")
 
@@ -131,19 +131,19 @@ def _parsed(url: str) -> httpx.URL:
     return target
 
 
-def _refused(message: str) -> CallerError:
+def _refused(message: str, setting: str) -> CallerError:
     return CallerError(
         message,
         code=Code.PERMISSION_DENIED,
         reason="address_refused",
-        hint="upload the package instead, or let the operator allow such addresses",
+        hint=f"upload the package instead, or let the operator write {setting} = true under [sources]",
     )
 
 
 async def _addresses(target: httpx.URL, *, allow_private: bool, allow_http: bool) -> list[Address]:
     """The addresses of the target's host, each of which may be connected to."""
     if target.scheme == "http" and not allow_http:
-        raise _refused("plain http is not allowed for packages")
+        raise _refused("plain http is not allowed for packages", "allow_http")
     try:
         found = await asyncio.get_running_loop().getaddrinfo(
             target.host, target.port or (443 if target.scheme == "https" else 80), type=socket.SOCK_STREAM
@@ -152,7 +152,7 @@ async def _addresses(target: httpx.URL, *, allow_private: bool, allow_http: bool
         raise UnavailableError(f"the name {target.host} has no address", hint="is it spelt right?") from error
     addresses = list(dict.fromkeys(ipaddress.ip_address(str(sockaddr[0]).partition("%")[0]) for *_, sockaddr in found))
     if not allow_private and not all(map(is_public, addresses)):
-        raise _refused(f"{target.host} is an address of this machine or a private network")
+        raise _refused(f"{target.host} is an address of this machine or a private network", "allow_private")
     return addresses[:_MAX_ADDRESSES]
 
 

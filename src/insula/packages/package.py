@@ -81,7 +81,8 @@ class Package:
         """`{namespace}.{ServiceName}.{version}`, from the schema."""
         return ServiceId(self.schema.namespace, self.schema.service.name, self.schema.version)
 
-    @property
-    def endpoints(self) -> list[str]:
-        """The path of each method, for the latest version: `/{namespace}.{ServiceName}/{methodName}`."""
-        return [f"/{self.service_id.unversioned}/{method.name}" for method in self.schema.service.methods]
+    def endpoints(self, *, latest: bool) -> list[str]:
+        """The shortest path of each method: `/{namespace}.{ServiceName}/{methodName}` where this is the latest version of
+        its service, else with the version before the slash."""
+        service = self.service_id.unversioned if latest else self.service_id
+        return [f"/{service}/{method.name}" for method in self.schema.service.methods]

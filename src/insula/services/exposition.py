@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from insula.calls import ServiceId
     from insula.services.generation import Generation
 
 
-def families(generations: Iterable[Generation]) -> Iterable[Any]:
-    """Counters and gauges by service id, and for calls that failed by code."""
+def families(generations: Iterable[Generation], lines_dropped: Mapping[ServiceId, int]) -> Iterable[Any]:
+    """Counters and gauges by service id, and for calls that failed by code. `lines_dropped` are those of guests' logs."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     label = ("service",)
@@ -21,6 +22,10 @@ def families(generations: Iterable[Generation]) -> Iterable[Any]:
     )
     starts = CounterMetricFamily("insula_instance_starts", "Instances started.", labels=label)
     failed = CounterMetricFamily("insula_instance_start_failures", "Instances that did not start.", labels=label)
+    passivated = CounterMetricFamily("insula_instances_passivated", "Instances closed for being idle.", labels=label)
+    dropped = CounterMetricFamily(
+        "insula_guest_log_dropped", "Lines of a service's log above its rate, not written.", labels=label
+    )
     waits = CounterMetricFamily("insula_mailbox_waits", "Calls that waited for an instance.", labels=label)
     waited = CounterMetricFamily("insula_mailbox_wait_seconds", "Seconds that calls waited, together.", labels=label)
     waiting = GaugeMetricFamily("insula_mailbox_waiting", "Calls that wait now.", labels=label)
@@ -38,6 +43,8 @@ def families(generations: Iterable[Generation]) -> Iterable[Any]:
             (traps, counts.traps),
             (starts, counts.starts),
             (failed, counts.failed_starts),
+            (passivated, counts.passivated),
+            (dropped, lines_dropped.get(generation.id, 0)),
             (waits, counts.waits),
             (waited, counts.wait_us / 1e6),
             (waiting, service.mailbox()["waiting"]),
@@ -47,4 +54,4 @@ def families(generations: Iterable[Generation]) -> Iterable[Any]:
         for kind, number in service.instances().items():
             instances.add_metric((*name, kind), number)
         state.add_metric((*name, service.state.value), 1)
-    return (calls, errors, traps, starts, failed, waits, waited, waiting, instances, state)
+    return (calls, errors, traps, starts, failed, passivated, dropped, waits, waited, waiting, instances, state)

@@ -226,7 +226,10 @@ class Service:
         return result
 
     def _leave(self, instance: Instance, scope: Scope, error: InsulaError | None = None) -> None:
-        """The end of a call: the instance goes back, or is replaced where the call killed it."""
+        """The end of a call: the instance goes back, or is replaced where the call killed it. An error takes with it what
+        the guest had set for the head and the end of its answer."""
+        if error is not None and (scope.headers or scope.trailers):
+            error.headers, error.trailers = tuple(scope.headers), tuple(scope.trailers)
         if scope.iterators:
             close_iterators(scope)
         self._pool.give(instance)

@@ -154,6 +154,9 @@ class SourceSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_private: Annotated[
         bool, Meta(description="Whether https:// may reach private, loopback and link-local addresses.")
     ] = False
+    allow_http: Annotated[
+        bool, Meta(description="Whether packages may come over http://, where anybody between may change them.")
+    ] = False
 
 
 class GrantSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,12 +177,6 @@ class GrantSettings(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, tuple[str, ...]],
         Meta(description='Taken from one service, or with "*" from all; stronger than default and allow.'),
     ] = {}
-
-    def allowed(self, service: str) -> frozenset[str]:
-        """The host APIs that a service (`shop.Orders`, without version) may ask for; okra.context is always one."""
-        granted = {*self.default, *self.allow.get(service, ()), *self.allow.get("*", ())}
-        granted -= {*self.deny.get(service, ()), *self.deny.get("*", ())}
-        return frozenset(granted | {"okra.context"})
 
 
 class LoggingSettings(msgspec.Struct, frozen=True, kw_only=True):

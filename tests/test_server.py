@@ -114,6 +114,49 @@ async def test_a_deploy_while_undeploying_is_refused_or_comes_after(live: Live) 
         await live.deploy(GREETER, override="true")
 
 
+async def test_a_service_without_its_version_is_named_with_it(live: Live) -> None:
+    assert GREETER is not None
+    await live.deploy(GREETER)
+    answer = await live.admin.get("/api/v1/packages/examples.Greeter")
+    assert (answer.status_code, answer.json()["hint"]) == (400, "write examples.Greeter.v1")
+
+
+async def test_a_wrong_method_is_told_the_right_one(live: Live) -> None:
+    assert GREETER is not None
+    await live.deploy(GREETER)
+    answer = await live.public.get("/examples.Greeter/greet")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "OPTIONS, POST")
+    assert "it takes POST; with curl, -d '{}' makes a POST" in answer.json()["message"]
+
+
+async def test_both_ports_show_a_browser_what_is_deployed(live: Live) -> None:
+    assert GREETER is not None
+    await live.deploy(GREETER)
+    browser = {"accept": "text/html,application/xhtml+xml"}
+    public, admin = await live.public.get("/", headers=browser), await live.admin.get("/", headers=browser)
+    assert "<code>/examples.Greeter/greet</code>" in public.text
+    assert "<code>examples.Greeter.v1</code>" in admin.text
+    for answer in (public, admin):
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+def test_doctor_knows_a_server_that_runs_here(tmp_path: Path) -> None:
+    with process(tmp_path) as server:
+        flags = [port.rpartition(":")[2] for port in (server.url, server.admin_url)]
+        environ = {"INSULA_SERVER__PORT": flags[0], "INSULA_SERVER__ADMIN_PORT": flags[1]}
+        done = subprocess.run(
+            [sys.executable, "-m", "insula", "doctor", "--json"],
+            cwd=tmp_path,
+            env={**os.environ, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    states = {one["name"]: one["state"] for one in json.loads(done.stdout)["findings"]}
+    assert (states["public port"], states["admin port"]) == ("ok", "ok")
+
+
 # Versions
 
 

@@ -167,7 +167,7 @@ def _public(
         return Welcome(
             "Insula",
             insula.__version__,
-            "A WebAssembly application server. A service answers a POST of JSON at each of its paths.",
+            "A WebAssembly application server. Its services answer a POST of JSON at each of these paths.",
             links,
             tuple(
                 path

@@ -23,6 +23,9 @@ def test_what_is_no_package_is_refused(insula: Run, tmp_path: Path) -> None:
     (tmp_path / "a.okra.pkg").write_bytes(b"hello")
     assert insula("inspect", "a.okra.pkg").code == 1
     assert insula("inspect", "none.okra.pkg").code == 1
+    done = insula("inspect", "greeter")
+    assert done.code == 2
+    assert "there is no file greeter, and it is not the id of a service" in done.err
 
 
 def example() -> Path:

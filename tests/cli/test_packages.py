@@ -66,6 +66,16 @@ def test_what_is_not_there_is_a_wrong_command_line(insula: Run) -> None:
     assert "there is no file none.okra.pkg" in done.err
 
 
+def test_a_folder_is_no_package_and_the_one_in_it_is_named(insula: Run, tmp_path: Path) -> None:
+    (tmp_path / "orders" / "dist").mkdir(parents=True)
+    assert "insula build orders" in insula("deploy", "orders").err
+    (tmp_path / "orders" / "dist" / "Orders-1.0.0.okra.pkg").write_bytes(PACKAGE)
+    done = insula("deploy", "orders")
+    assert done.code == 2
+    assert "orders is a folder, not a package" in done.err
+    assert "insula deploy orders/dist/Orders-1.0.0.okra.pkg" in done.err
+
+
 def test_the_token_is_needed_and_may_stand_before_or_after_the_command(
     insula: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,7 +69,8 @@ async def test_a_program_gets_json_and_a_browser_a_page(http: httpx.AsyncClient,
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-            assert tag not in ("script", "img", "link", "iframe")
+            assert tag not in ("script", "img", "iframe")
+            assert tag != "link" or dict(attrs) == {"rel": "icon", "href": "data:,"}
             assert not any(name.startswith("on") or name == "src" for name, _ in attrs)
 
     Reader().feed(page.text)
@@ -86,6 +87,11 @@ async def test_health(http: httpx.AsyncClient, state: State) -> None:
     ready = await http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (503, "draining")
     assert (await http.get("/health")).status_code == 200
+    api = await http.get("/api/v1/health")
+    assert (api.status_code, api.json()["status"]) == (503, "draining")
+    state.ready = ""
+    api = await http.get("/api/v1/health")
+    assert (api.status_code, set(api.json()), api.json()["status"]) == (200, {"status", "time"}, "healthy")
 
 
 async def test_status(http: httpx.AsyncClient) -> None:
@@ -108,6 +114,6 @@ async def test_metrics(http: httpx.AsyncClient) -> None:
 
 
 async def test_they_take_nothing_else(http: httpx.AsyncClient) -> None:
-    for path in ("/", "/health", "/health/ready", "/status", "/metrics"):
+    for path in ("/", "/health", "/api/v1/health", "/health/ready", "/status", "/metrics"):
         assert (await http.post(path, content=b"x")).status_code == 405
         assert (await http.head(path)).status_code == 200

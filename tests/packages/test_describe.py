@@ -27,7 +27,7 @@ def test_says_everything(tmp_path: Path) -> None:
         lines = describe(found)
     assert not folder.exists()
     assert lines == [
-        "demo.Greeter.v1 (okra.json calls it my-project) is version 1.2.3, written in c.",
+        "demo.Greeter.v1 (okra.json calls it my-project) is version 1.2.3, written in C.",
         f"Its digest is sha256:{found.digest}; its module has 8 bytes.",
         "It says of itself: Greets people.",
         "It asks to keep durable state of its own (okra.state).",

@@ -132,6 +132,13 @@ def test_one_database_for_both_is_refused(
     assert "a:b" not in message
 
 
+def test_one_number_for_both_ports_is_refused(tmp_path: Path) -> None:
+    settings = load(flags={"server.port": 8081}, environ={}, cwd=tmp_path)
+    with pytest.raises(ConfigurationError, match="the public and the admin port are both 8081"):
+        check_startable(settings)
+    check_startable(load(flags={"server.port": 0, "server.admin_port": 0}, environ={}, cwd=tmp_path))
+
+
 def test_an_open_admin_port_needs_a_token(tmp_path: Path) -> None:
     settings = load(flags={"server.admin_host": "0.0.0.0"}, environ={}, cwd=tmp_path)
     assert "INSULA_ADMIN__TOKEN" in refusal(settings)

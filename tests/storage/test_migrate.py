@@ -130,7 +130,7 @@ async def test_on_postgres_a_second_server_waits_for_the_migration_of_the_first(
 
 
 async def test_databases_opened_at_once_in_one_process(fresh_url: str) -> None:
-    opened = await asyncio.gather(*(Database.open(fresh_url) for _ in range(4)))
+    opened = await asyncio.gather(*(Database.open(fresh_url) for _ in range(12)))
     await asyncio.gather(*(db.close() for db in opened))
 
 

@@ -22,6 +22,7 @@ from insula.api.parts import AdminParts
 from insula.api.upload import bounded, declared_length, whole
 from insula.calls import MAX_NAME
 from insula.edge.admin_errors import error_body, error_headers
+from insula.edge.page import PAGE_HEADERS
 from insula.errors import CallerError, Code, InsulaError
 
 JSON = "application/json"
@@ -112,11 +113,13 @@ def _errors(app: FastAPI) -> None:
 
 
 def _status_routes(app: FastAPI, parts: AdminParts) -> None:
+    deployments = parts.deployments
+
     @app.get("/", summary="What this server is and where to look", tags=["server"])
     async def index(request: Request) -> Response:
         if page.wants_html(request.headers.get("accept", "")):
-            html = page.as_html(parts.version, parts.public_url())
-            return Response(html, headers=page.PAGE_HEADERS, media_type="text/html")
+            html = page.as_html(parts.version, parts.public_url(), deployments.list())
+            return Response(html, headers={name.decode(): value.decode() for name, value in PAGE_HEADERS})
         return _json(page.as_json(parts.version, parts.public_url()))
 
     @app.get(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import Any
+
+from insula.deployments.contract import Listed
+from insula.edge.page import page, table
 
 ROUTES = (
     ("GET", "/api/v1/health", "whether the server is up; never needs a token"),
@@ -12,15 +16,9 @@ ROUTES = (
     ("GET", "/api/v1/packages/{service_id}", "one service in full"),
     ("DELETE", "/api/v1/packages/{service_id}", "undeploy it"),
     ("POST", "/api/v1/packages/{service_id}/rollback", "back to the package before"),
+    ("GET", "/metrics", "what it has counted, for Prometheus"),
     ("GET", "/openapi.json", "all of this for programs"),
 )
-
-PAGE_HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
 
 
 def as_json(version: str, public_url: str) -> dict[str, Any]:
@@ -34,20 +32,24 @@ def as_json(version: str, public_url: str) -> dict[str, Any]:
     }
 
 
-def as_html(version: str, public_url: str) -> str:
-    """The page; no script, nothing loaded from elsewhere."""
-    rows = "".join(
-        f"<tr><td>{escape(method)}</td><td><code>{escape(path)}</code></td><td>{escape(what)}</td></tr>"
-        for method, path, what in ROUTES
+def as_html(version: str, public_url: str, services: Sequence[Listed]) -> bytes:
+    """The page, every text escaped."""
+    url = escape(public_url, quote=True)
+    public = f' Services answer at <a href="{url}">{url}</a>.' if url else ""
+    listed = [(f"<code>{escape(one.id)}</code>", escape(one.state), escape(one.version)) for one in services]
+    return page(
+        "Insula admin",
+        f"<h1>Insula {escape(version)}</h1><p>This is the admin port.{public}</p>"
+        f"<h2>Services</h2>{table(listed) if listed else '<p>None yet.</p>'}"
+        "<h2>On the command line</h2><pre>insula deploy NAME.okra.pkg\ninsula list\ninsula --help</pre>"
+        f"<h2>For programs</h2>{table([_row(*route) for route in ROUTES])}",
     )
-    public = f"<p>Services answer at <code>{escape(public_url)}</code>.</p>" if public_url else ""
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Insula admin</title>'
-        "<style>body{font:16px/1.5 system-ui,sans-serif;margin:3rem auto;max-width:46rem;padding:0 1rem}"
-        "td{padding:.2rem .8rem .2rem 0}</style>"
-        f"<h1>Insula {escape(version)}</h1><p>This is the admin port.</p>{public}<table>{rows}</table>"
-        "<p>On the command line: <code>insula deploy NAME.okra.pkg</code>, <code>insula list</code>.</p></html>"
-    )
+
+
+def _row(method: str, path: str, what: str) -> tuple[str, str, str]:
+    plain = method == "GET" and "{" not in path
+    shown = f'<a href="{escape(path)}">{escape(path)}</a>' if plain else f"<code>{escape(path)}</code>"
+    return escape(method), shown, escape(what)
 
 
 def wants_html(accept: str) -> bool:

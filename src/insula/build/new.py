@@ -36,7 +36,7 @@ def create(name: str, lang: Literal["c", "go"], folder: Path | None = None, name
         )
     values = {
         "PROJECT": name,
-        "SERVICE": "".join(part[:1].upper() + part[1:] for part in re.split("[-_]", name)),
+        "SERVICE": service_name(name),
         "NAMESPACE": namespace,
         "MODULE": name.lower(),
     }
@@ -54,6 +54,11 @@ def create(name: str, lang: Literal["c", "go"], folder: Path | None = None, name
     for file, text in files.items():
         (target / file).write_text(text, encoding="utf-8", newline="\n")
     return target
+
+
+def service_name(project: str) -> str:
+    """`my-greeter` -> `MyGreeter`."""
+    return "".join(part[:1].upper() + part[1:] for part in re.split("[-_]", project))
 
 
 def _filled(text: str, values: dict[str, str]) -> str:

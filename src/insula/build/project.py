@@ -53,6 +53,8 @@ def build(folder: Path, *, progress: Callable[[str], None] = lambda line: None) 
     ConfigurationError where a compiler is missing.
     """
     started = time.monotonic()
+    if not folder.is_dir():
+        raise BuildError(f"there is no folder {folder}", hint=f"insula new {folder.name} --lang c makes one")
     folder = folder.resolve()
     config = _config(folder)
     idl, schema = _schema(folder, config)

@@ -23,15 +23,17 @@ def new(name: str, lang: Literal["c", "go"], namespace: str, folder: Path | None
 
     NAME is that of the project, orders or order-book; its service is Orders or OrderBook.
     """
-    from insula.build.new import create
+    from insula.build.new import create, service_name
 
     where = create(name, lang, folder, namespace)
     if as_json:
         output.as_json({"folder": str(where), "name": name, "lang": lang, "namespace": namespace})
         return
-    output.line(f"{where} is there; next:")
+    service = service_name(name)
+    output.line(f"{where} has {namespace}.{service}, in {'C' if lang == 'c' else 'Go'}; next:")
     output.line(f"  insula build {where}")
-    output.line(f"  insula deploy {where}/dist/*.okra.pkg")
+    output.line(f"  insula deploy {where}/dist/{service}-0.1.0.okra.pkg")
+    output.line(f'  insula call {namespace}.{service}/greet \'{{"name": "you"}}\'')
 
 
 @click.command("build")

@@ -23,7 +23,7 @@ MAX_INPUT = 64 << 20
 @click.command("call")
 @click.argument("method", metavar="SERVICE/METHOD")
 @click.argument("message", metavar="[JSON]", required=False)
-@click.option("--data", "-d", metavar="JSON", help="The input, for who is used to curl.")
+@click.option("--data", "-d", metavar="JSON", help="The input, as curl takes it.")
 @click.option("--header", "-H", "headers", metavar="NAME:VALUE", multiple=True, help="A header; may be repeated.")
 @options.timeout(30)
 @options.as_json

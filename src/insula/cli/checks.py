@@ -96,9 +96,10 @@ def ports(settings: Settings) -> Iterator[Finding]:
             if _insula_answers(host, port):
                 yield Finding(State.OK, name, f"{where}: a server of Insula is running there")
             else:
-                yield Finding(
-                    State.FIX, name, f"{where}: {error.strerror or error}", f"insula serve {option} {port + 1}"
+                free = next(
+                    other for other in range(port + 1, port + 4) if other not in (server.port, server.admin_port)
                 )
+                yield Finding(State.FIX, name, f"{where}: {error.strerror or error}", f"insula serve {option} {free}")
 
 
 def _insula_answers(host: str, port: int) -> bool:

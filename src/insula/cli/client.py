@@ -114,7 +114,12 @@ class AdminClient:
 
                 headers = {"content-type": "application/gzip", "content-length": str(size)}
                 params = _query(override=override, plan=plan)
-                return self._ask("POST", "/api/v1/packages/deploy", params=params, headers=headers, content=pieces())
+                try:
+                    return self._ask(
+                        "POST", "/api/v1/packages/deploy", params=params, headers=headers, content=pieces()
+                    )
+                finally:
+                    progress.close()
         except OSError as error:
             raise UsageError(f"{file} cannot be read: {error.strerror}") from None
 

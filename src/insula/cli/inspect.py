@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from insula.cli import options, output
+from insula.cli.failures import UsageError
 from insula.cli.packages import print_shown
 
 
@@ -24,6 +25,11 @@ def inspect(package: str, as_json: bool, admin_url: str | None, token: str | Non
     if file.exists() or "/" in package or package.endswith(".pkg"):
         _inspect_file(file, as_json=as_json)
         return
+    if package.count(".") < 2:
+        raise UsageError(
+            f"there is no file {package}, and it is not the id of a service",
+            hint="insula inspect dist/NAME-VERSION.okra.pkg, or insula inspect shop.Orders.v1",
+        )
     from insula.cli.client import AdminClient
 
     url, secret = options.target(admin_url=admin_url, token=token).admin()

@@ -47,7 +47,8 @@ def milliseconds(value: float) -> str:
 
 
 class Progress:
-    """How much of an upload has gone, on one line of stderr; nothing where stderr is no terminal."""
+    """How much of an upload has gone, and then that the server is at work, on one line of stderr that is gone at the end;
+    nothing where stderr is no terminal."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total, self._done = what, max(total, 1), 0
@@ -60,5 +61,10 @@ class Progress:
         percent = min(100, self._done * 100 // self._total)
         if self._on and percent != self._shown:
             self._shown = percent
-            end = "\r\x1b[K" if percent == 100 else ""
-            print(f"\r{escaped(self._what)} {percent} %{end}", end="", file=sys.stderr, flush=True)
+            said = f"{percent} %" if percent < 100 else "done; the server checks and compiles it"
+            print(f"\r{escaped(self._what)}: {said}\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Takes the line away."""
+        if self._on and self._shown >= 0:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

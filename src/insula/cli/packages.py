@@ -42,9 +42,7 @@ def deploy(
     """
     file = None if is_url(package) else Path(package)
     if file is not None and not file.is_file():
-        raise UsageError(
-            f"there is no file {package}", hint="insula build makes one, in dist/; a URL begins with https:// or s3://"
-        )
+        raise _no_package(file)
     with _client(options.target(admin_url=admin_url, token=token), timeout) as client:
         if file is not None:
             done = client.upload(file, override=override, plan=plan)
@@ -107,6 +105,16 @@ def show(service: str, as_json: bool, admin_url: str | None, token: str | None) 
     output.as_json(shown) if as_json else print_shown(shown)
 
 
+def _no_package(file: Path) -> UsageError:
+    if not file.is_dir():
+        return UsageError(
+            f"there is no file {file}", hint="insula build makes one, in dist/; a URL begins with https:// or s3://"
+        )
+    built = sorted((*file.glob("*.okra.pkg"), *file.glob("dist/*.okra.pkg")), key=lambda one: one.stat().st_mtime)
+    said = f"insula deploy {built[-1]}" if built else f"insula build {file} makes its package, in {file / 'dist'}"
+    return UsageError(f"{file} is a folder, not a package", hint=said)
+
+
 def _client(where: Target, timeout: float = 60.0) -> Any:
     from insula.cli.client import AdminClient
 
@@ -139,12 +147,15 @@ def print_shown(shown: dict[str, Any]) -> None:
         facts.append(("last error", shown["last_error"]))
     output.facts([(name, str(value)) for name, value in facts])
     output.line("methods")
-    for method in shown.get("methods", []):
+    methods = shown.get("methods", [])
+    width = max((len(method["endpoint"]) for method in methods), default=0)
+    for method in methods:
         marks = [
             mark for mark, on in (("only reads", "read_only"), ("needs an identity", "authenticated")) if method[on]
         ]
         said = f"  ({', '.join(marks)})" if marks else ""
-        output.line(f"  {method['endpoint']}  {method['input'] or '{}'} -> {method['output'] or 'nothing'}{said}")
+        types = f"{method['input'] or '{}'} -> {method['output'] or 'nothing'}"
+        output.line(f"  {method['endpoint'].ljust(width)}  {types}{said}")
 
 
 def _pairs(values: dict[str, Any]) -> str:

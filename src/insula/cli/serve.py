@@ -49,8 +49,8 @@ def serve(
 ) -> None:
     """Run the server, in the foreground, until SIGINT or SIGTERM.
 
-    The first signal refuses new requests and lets those in flight end; a second one stops at once. docs/configuration.md
-    lists every setting; flags win over the environment (INSULA_SERVER__PORT), .env and the file.
+    The first signal refuses new requests and lets those in flight end; a second one stops at once. Flags win over the
+    environment (INSULA_SERVER__PORT), .env and the file; insula config docs prints every setting there is.
     """
     flags = {
         "server.host": host,

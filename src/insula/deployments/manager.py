@@ -282,6 +282,8 @@ class DeploymentManager:
     # Parts
 
     def _row(self, service_id: str) -> DeploymentRow:
+        if (generation := self._registry.find(service_id)) is not None and str(generation.id) != service_id:
+            raise CallerError(f"{service_id} names no version", hint=f"write {generation.id}")
         ServiceId.parse(service_id)
         row = self._rows.get(service_id)
         if row is None:

@@ -134,7 +134,10 @@ class Application:
             allow = (b"allow", b", ".join(sorted(method.encode() for method in _with_implied(methods))))
             if head.method == "OPTIONS":
                 return Response(204, (allow,))
-            raise HttpError(f"this path does not answer {head.method}", 405, fields=(allow,))
+            takes = f"it takes {' and '.join(sorted(methods))}"
+            if "POST" in methods:
+                takes += "; with curl, -d '{}' makes a POST"
+            raise HttpError(f"this path does not answer {head.method}", 405, hint=takes, fields=(allow,))
         error = admit(self.checks, head, route) or route.handler.admit(head) or check_length(head, route.max_body)
         if error is not None:
             raise error

@@ -15,30 +15,15 @@ from typing import Any
 
 from insula.edge.exchange import Answer, Head, Response, Route
 from insula.edge.metrics import Metrics
+from insula.edge.page import PAGE_HEADERS, page, table
 from insula.edge.rest import json_response, refusal
 from insula.errors import InsulaError
-
-_CSP = b"default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-PAGE_HEADERS = (
-    (b"content-type", b"text/html; charset=utf-8"),
-    (b"content-security-policy", _CSP),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cache-control", b"no-store"),
-    (b"vary", b"accept"),
-)
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:44rem;margin:3rem auto;padding:0 1rem;color:#1c1c1e;"
-    "background:#fff}h1{font-size:1.5rem;margin-bottom:.2rem}dt{font-weight:600;margin-top:1rem}dd{margin:0}"
-    "code{font:14px ui-monospace,monospace;background:#f0f0f2;padding:.1em .3em;border-radius:4px;"
-    "overflow-wrap:anywhere}@media(prefers-color-scheme:dark){body{color:#eee;background:#161618}"
-    "code{background:#2a2a2e}a{color:#8ab4f8}}"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """What `GET /` tells: name, version, one line, and where to look (a path or URL, and what is there)."""
+    """What `GET /` tells: name, version, one line, where to look (a path or URL, and what is there), and the paths of
+    services."""
 
     name: str
     version: str
@@ -89,21 +74,17 @@ def wants_page(head: Head) -> bool:
 
 
 def welcome_page(welcome: Welcome) -> bytes:
-    """The welcome as a page: no script, nothing from elsewhere, every text escaped."""
+    """The welcome as a page, every text escaped."""
     name, about = html.escape(welcome.name), html.escape(welcome.about)
-    links = "".join(
-        f'<dt><a href="{html.escape(where, quote=True)}">{html.escape(where)}</a></dt><dd>{html.escape(what)}</dd>'
-        if where.startswith(("/", "http://", "https://"))
-        else f"<dt><code>{html.escape(where)}</code></dt><dd>{html.escape(what)}</dd>"
-        for where, what in welcome.links.items()
-    )
+    links = table([(_link(where), html.escape(what)) for where, what in welcome.links.items()])
     services = "".join(f"<li><code>{html.escape(service)}</code></li>" for service in welcome.services)
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
-        f"<body><h1>{name} {html.escape(welcome.version)}</h1><p>{about}</p><dl>{links}</dl>"
-        f"{f'<h2>Services</h2><ul>{services}</ul>' if services else ''}</body></html>\n"
-    ).encode()
+    listed = f"<ul>{services}</ul>" if services else "<p>None yet.</p>"
+    return page(name, f"<h1>{name} {html.escape(welcome.version)}</h1><p>{about}</p>{links}<h2>Services</h2>{listed}")
+
+
+def _link(where: str) -> str:
+    text = html.escape(where, quote=True)
+    return f'<a href="{text}">{text}</a>' if where.startswith(("/", "http://", "https://")) else f"<code>{text}</code>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +100,7 @@ class Sources:
 
 
 def plain_routes(sources: Sources) -> Iterator[tuple[bytes, Route]]:
-    """`/`, `/health`, `/health/ready`, `/status` and `/metrics`."""
+    """`/`, `/health`, `/api/v1/health`, `/health/ready`, `/status` and `/metrics`."""
 
     def welcome(head: Head) -> Response:
         told = sources.welcome()
@@ -138,6 +119,10 @@ def plain_routes(sources: Sources) -> Iterator[tuple[bytes, Route]]:
 
     def health(_: Head) -> Response:
         return json_response({"status": "healthy", "timestamp": timestamp(), **sources.parts()})
+
+    def api_health(_: Head) -> Response:
+        state = sources.ready()
+        return json_response({"status": state or "healthy", "time": timestamp()}, 503 if state else 200)
 
     def ready(_: Head) -> Response:
         state = sources.ready()
@@ -160,13 +145,19 @@ def plain_routes(sources: Sources) -> Iterator[tuple[bytes, Route]]:
         page: asyncio.Future[Response] = asyncio.ensure_future(_metrics_page(sources.metrics))
         return page
 
-    for path, make in (("/", welcome), ("/health", health), ("/health/ready", ready), ("/status", status)):
+    for path, make in (
+        ("/", welcome),
+        ("/health", health),
+        ("/api/v1/health", api_health),
+        ("/health/ready", ready),
+        ("/status", status),
+    ):
         yield path.encode(), Route(Plain(make), path)
     yield b"/metrics", Route(Plain(metrics), "/metrics")
 
 
 #: The labels of the plain routes, for the check that lets them answer while the server drains.
-PLAIN_LABELS = frozenset(("/", "/health", "/health/ready", "/status", "/metrics"))
+PLAIN_LABELS = frozenset(("/", "/health", "/api/v1/health", "/health/ready", "/status", "/metrics"))
 
 
 async def _metrics_page(metrics: Metrics) -> Response:

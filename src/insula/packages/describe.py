@@ -35,6 +35,7 @@ _APIS: Mapping[str, str] = {
     "okra.blob": "keep files of its own",
     "okra.stream": "send the items of a stream",
 }
+_LANGUAGES: Mapping[str, str] = {"c": "C", "go": "Go"}
 _GRANTS: Mapping[tuple[str, str], str] = {
     ("okra.fetch", "hosts"): "the hosts",
     ("okra.env", "keys"): "the keys",
@@ -65,7 +66,7 @@ def describe(package: Package) -> list[str]:
 def _sentences(package: Package) -> list[str]:
     config, service = package.config, package.schema.service
     named = "" if config.name == service.name else f" (okra.json calls it {config.name})"
-    language = f", written in {config.language}" if config.language else ""
+    language = f", written in {_LANGUAGES.get(config.language, config.language)}" if config.language else ""
     sentences = [
         f"{package.service_id}{named} is version {config.version}{language}.",
         f"Its digest is sha256:{package.digest}; its module has {size(package.wasm.stat().st_size)}.",

@@ -41,6 +41,8 @@ from insula.schema.scalars import SCALARS, Kind
 
 #: Levels of objects and lists in a JSON text: a hundred messages, the limit of protobuf, each in a list.
 MAX_DEPTH = 200
+#: How many names of an enum a message lists.
+_SHOWN = 10
 
 
 class Direction(enum.Enum):
@@ -228,7 +230,13 @@ def _enum_name(path: str, value: Any, values: Enum, declared: str) -> str:
             return values.values[place - 1].name if place else zero
     elif isinstance(value, str) and (value == zero or any(one.name == value for one in values.values)):
         return value
-    raise JsonError(path, f"expected a value of {values.name}, got {_called(value)} that is none", declared)
+    raise JsonError(path, f"expected one of {_names(values)}, got {_called(value)} that is none of them", declared)
+
+
+def _names(values: Enum) -> str:
+    """The names of an enum, as many as somebody reads."""
+    names = [one.name for one in values.values]
+    return ", ".join(names) if len(names) <= _SHOWN else f"{', '.join(names[:_SHOWN])} … (the values of {values.name})"
 
 
 def _is_text(value: str) -> bool:

@@ -63,6 +63,11 @@ def _wrong(settings: Settings) -> Iterator[ConfigurationError]:
                     hint=f'in [tls], write {key} = "/path/to/{key.removesuffix("_path")}.pem", or enabled = false',
                 )
                 break
+    server = settings.server
+    if server.port == server.admin_port != 0 and server.host == server.admin_host:
+        yield ConfigurationError(
+            f"the public and the admin port are both {server.port}", hint="give them different numbers: --admin-port"
+        )
     if not settings.admin_token and not is_loopback(settings.server.admin_host):
         yield ConfigurationError(
             "`server.admin_host` opens the admin port to others, and there is no token",

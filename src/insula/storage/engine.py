@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 BUSY_MS = 5_000
 STATEMENT_MS = 30_000
 CONNECT_SECONDS = 5
+_AGAIN_SECONDS = 0.01
 
 _EXAMPLES = "sqlite:///insula-data/insula.db or postgresql://user@host/database"
 _POSTGRES_NAMES = ("postgres", "postgresql", "postgresql+psycopg")
@@ -102,8 +104,7 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
     def prepare(connection: sqlite3.Connection, _record: object) -> None:
         connection.isolation_level = None  # the module's own BEGIN would be a deferred one; `begin` below sends ours
         connection.execute(f"PRAGMA busy_timeout={BUSY_MS}")
-        (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-        if mode != "wal":
+        if _to_wal(connection) != "wal":
             raise ConfigurationError(
                 f"the file system of {url.database} cannot hold a SQLite database in WAL mode",
                 hint="use a local disk, or PostgreSQL",
@@ -121,6 +122,22 @@ def _sqlite(url: URL, read_only: bool) -> Engine:
     event.listen(engine, "connect", prepare)
     event.listen(engine, "begin", start)
     return engine
+
+
+def _to_wal(connection: sqlite3.Connection) -> str:
+    """Puts the database in WAL mode and gives the mode that it is in. Where several open a new file at once, SQLite refuses
+    all but one of them on the spot, whatever the busy timeout: they try again for as long as that."""
+    import sqlite3
+
+    deadline = time.monotonic() + BUSY_MS / 1e3
+    while True:
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            return str(mode)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(_AGAIN_SECONDS)
 
 
 def _postgres(url: URL, read_only: bool) -> Engine:

@@ -64,7 +64,9 @@ def _connect(link: Link, setting: str) -> Connection:
         return link.connect()
     except DBAPIError as error:
         said = f"{setting}: {describe(url)} cannot be opened: {scrub(str(error.orig), url)}"
-        if url.drivername.startswith("sqlite") and diagnose(error) is not Fault.BUSY:
+        if url.drivername.startswith("sqlite"):
+            if diagnose(error) is Fault.BUSY:
+                raise UnavailableError(said, hint="another process holds it: stop that one, or wait for it") from None
             raise ConfigurationError(said, hint="name another file, or restore this one from a backup") from None
         raise UnavailableError(said, hint="is the server there, and do user and password fit?") from None
 
@@ -103,7 +105,10 @@ def _upgrade(connection: Connection, setting: str) -> None:
             f"{setting}: the database was made by a newer version of the server (its revision is {present[:32]})",
             hint="start that version, or restore a backup made before the upgrade",
         )
-    log.info("migrating the database from revision %s to %s", present, HEAD)
+    if present is None:
+        log.info("the database is new: making its tables (revision %s)", HEAD)
+    else:
+        log.info("migrating the database from revision %s to %s", present, HEAD)
     command.upgrade(config, HEAD)
 
 

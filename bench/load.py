@@ -62,10 +62,12 @@ class Connection(asyncio.Protocol):
         now = time.perf_counter()
         self.run.times.append(now - self.sent)
         self.run.failed += not head.startswith(b"http/1.1 200")
-        if now < self.run.until:
-            self.send()
-        else:
+        if now >= self.run.until:
             self.transport.close()
+        elif self.run.pause:
+            self.run.loop.call_later(max(0.0, self.sent + self.run.pause - now), self.send)
+        else:
+            self.send()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.run.open -= 1
@@ -76,12 +78,14 @@ class Connection(asyncio.Protocol):
 class Run:
     """What all connections of one run share."""
 
-    def __init__(self, connections: int, seconds: float) -> None:
+    def __init__(self, connections: int, seconds: float, pause: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.pause = pause
         self.open = connections
         self.times: list[float] = []
         self.failed = 0
         self.until = time.perf_counter() + seconds
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[None] = self.loop.create_future()
 
 
 def request_bytes(port: int, path: str, body: bytes) -> bytes:
@@ -92,9 +96,9 @@ def request_bytes(port: int, path: str, body: bytes) -> bytes:
     ).encode() + body
 
 
-async def drive(port: int, path: str, body: bytes, connections: int, seconds: float) -> Load:
-    """Runs the load in this process."""
-    run = Run(connections, seconds)
+async def drive(port: int, path: str, body: bytes, connections: int, seconds: float, rate: float = 0.0) -> Load:
+    """Runs the load in this process. `rate` is how many requests a second all connections make together at most."""
+    run = Run(connections, seconds, connections / rate if rate else 0.0)
     request = request_bytes(port, path, body)
     loop = asyncio.get_running_loop()
     started = time.perf_counter()

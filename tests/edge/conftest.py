@@ -33,10 +33,11 @@ class Probe:
         self.cancelled = asyncio.Event()
         self.refusal: InsulaError | None = None
 
-    def admit(self, head: Head) -> InsulaError | None:
-        return self.refusal
+    def prepare(self, head: Head) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
-    def answer(self, head: Head, body: bytes) -> Answer:
+    def answer(self, head: Head, facts: object, body: bytes) -> Answer:
         self.heads.append(head)
         self.bodies.append(body)
         if head.query == b"raise":
@@ -60,8 +61,8 @@ class Probe:
 class Nothing(Probe):
     """What is at every other path."""
 
-    def admit(self, head: Head) -> InsulaError | None:
-        return HttpError("nothing here", 404, code=Code.NOT_FOUND)
+    def prepare(self, head: Head) -> None:
+        raise HttpError("nothing here", 404, code=Code.NOT_FOUND)
 
 
 class Street:

@@ -218,7 +218,7 @@ async def test_a_bad_header_of_an_answer_is_a_whole_500(
     here: Street, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, bad: tuple[bytes, bytes]
 ) -> None:
     class Bad(Probe):
-        def answer(self, head: object, body: bytes) -> Response:
+        def answer(self, head: object, facts: object, body: bytes) -> Response:
             return Response(200, (TEXT, (b"x-good", b"1"), bad), b"hello")
 
     here.app.table = RouteTable([(b"/bad", Route(Bad(), "/shop.Orders.v1/bad"))])
@@ -233,7 +233,7 @@ async def test_a_bad_header_of_an_answer_is_a_whole_500(
 @pytest.mark.parametrize("status", [0, 100, 101, 199, 600, 1000])
 async def test_a_bad_status_of_an_answer_is_a_whole_500(here: Street, http: httpx.AsyncClient, status: int) -> None:
     class Bad(Probe):
-        def answer(self, head: object, body: bytes) -> Response:
+        def answer(self, head: object, facts: object, body: bytes) -> Response:
             return Response(status, (TEXT,), b"hello")
 
     here.app.table = RouteTable([(b"/bad", Route(Bad(), "/bad"))])
@@ -243,7 +243,7 @@ async def test_a_bad_status_of_an_answer_is_a_whole_500(here: Street, http: http
 @pytest.mark.parametrize("status", [204, 304])
 async def test_an_answer_without_a_body_has_none(here: Street, http: httpx.AsyncClient, status: int) -> None:
     class Bare(Probe):
-        def answer(self, head: object, body: bytes) -> Response:
+        def answer(self, head: object, facts: object, body: bytes) -> Response:
             return Response(status, (), b"a body that must not be sent")
 
     here.app.table = RouteTable([(b"/bare", Route(Bare(), "/bare"))])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 from insula.errors import CallerError, Code, LimitError
@@ -200,8 +201,15 @@ def preferred(accept_encoding: bytes | None) -> bytes | None:
     weight, ours decides; identity wins only where it weighs more than all."""
     if not accept_encoding:
         return None
+    return _remembered(accept_encoding) if len(accept_encoding) <= 128 else _preferred(accept_encoding)
+
+
+def _preferred(accept_encoding: bytes) -> bytes | None:
     weights = _weights(accept_encoding)
     rest = weights.get(b"*", 0.0)
     best = max(CODINGS, key=lambda name: weights.get(name, rest))
     weight = weights.get(best, rest)
     return best if 0.0 < weight >= weights.get(b"identity", 0.0) else None
+
+
+_remembered = lru_cache(maxsize=128)(_preferred)

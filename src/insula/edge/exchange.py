@@ -1,7 +1,8 @@
 """One HTTP request and its answer as every gateway sees them: the head, the whole body, the response.
 
 The edge reads the head, finds the `Route`, lets the admission checks and then the handler refuse, reads and inflates
-the body within the route's bound, and asks the handler for the answer. A handler never sees a socket.
+the body within the route's bound, and asks the handler for the answer. A handler never sees a socket, nor by which of the
+edge's two roads the request came.
 """
 
 from __future__ import annotations
@@ -9,52 +10,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
 
 from insula.calls import Principal
 from insula.errors import CallerError, Code, InsulaError
 from insula.plans import Policy
 
 
-class Head:
-    """The head of one request. Header names are lower case; pairs stay in order, and a name may come twice."""
+class Head(msgspec.Struct, gc=False):
+    """The head of one request. Header names are lower case; pairs stay in order, and a name may come twice.
 
-    __slots__ = (
-        "headers",
-        "http_version",
-        "method",
-        "path",
-        "peer",
-        "principal",
-        "query",
-        "received",
-        "request_id",
-        "scheme",
-    )
+    `method`, `path` (as it came, percent signs and all, without the query), `query`, `headers` and `http_version` follow
+    from its bytes alone and may be shared by requests with the same bytes: nobody changes them. The rest is this request's:
+    who sent it, by which scheme, its id, when it came (seconds of time.monotonic()), and who calls, once a check has
+    proved it.
+    """
 
-    def __init__(
-        self,
-        method: str,
-        path: bytes,
-        query: bytes,
-        headers: list[tuple[bytes, bytes]],
-        *,
-        peer: str = "",
-        scheme: str = "http",
-        http_version: str = "1.1",
-        request_id: str = "",
-        received: float = 0.0,
-    ) -> None:
-        self.method = method
-        self.path = path  # as it came, percent signs and all, without the query
-        self.query = query
-        self.headers = headers
-        self.peer = peer
-        self.scheme = scheme
-        self.http_version = http_version
-        self.request_id = request_id
-        self.received = received  # seconds of time.monotonic()
-        self.principal: Principal | None = None  # who calls, once a check has proved it
+    method: str
+    path: bytes
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    peer: str = ""
+    scheme: str = "http"
+    http_version: str = "1.1"
+    request_id: str = ""
+    received: float = 0.0
+    principal: Principal | None = None
 
     def get(self, name: bytes) -> bytes | None:
         """The first header of this (lower-case) name."""
@@ -83,8 +66,7 @@ class HttpError(CallerError):
         self.fields = fields
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(msgspec.Struct, frozen=True, gc=False):
     """A whole answer. The edge adds content-length, date, the request id and compression; never the handler."""
 
     status: int
@@ -96,13 +78,19 @@ class Response:
 Answer: TypeAlias = "Response | asyncio.Future[Response]"
 
 
+#: What a handler makes of a head: opaque to the edge.
+Facts: TypeAlias = Any
+
+
 class Handler(Protocol):
     """A gateway's side of one route. All three are plain functions, called on the event loop, and quick."""
 
-    def admit(self, head: Head) -> InsulaError | None:
-        """The protocol's own refusal by the head alone (method, content type), before any body is read."""
+    def prepare(self, head: Head) -> Facts:
+        """What follows for this protocol from the head's own bytes, before any body is read. Raises InsulaError where the
+        protocol refuses by them (method, content type). A head with the same bytes may be prepared once for many
+        requests, so what belongs to one request (its id, its peer, who calls) is not read here."""
 
-    def answer(self, head: Head, body: bytes) -> Answer:
+    def answer(self, head: Head, facts: Facts, body: bytes) -> Answer:
         """The answer to a whole, inflated body. Raises InsulaError, which comes back through `refuse`."""
 
     def refuse(self, head: Head, error: InsulaError) -> Response:

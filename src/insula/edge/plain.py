@@ -55,11 +55,10 @@ class Plain:
     def __init__(self, make: Callable[[Head], Answer]) -> None:
         self._make = make
 
-    def admit(self, head: Head) -> InsulaError | None:  # noqa: ARG002 - there is nothing in a head to refuse
+    def prepare(self, head: Head) -> None:
         """Lets everything in."""
-        return None
 
-    def answer(self, head: Head, body: bytes) -> Answer:  # noqa: ARG002 - the route takes no body
+    def answer(self, head: Head, facts: None, body: bytes) -> Answer:  # noqa: ARG002 - the route takes no body
         """The answer of the function."""
         return self._make(head)
 

@@ -12,8 +12,11 @@ import enum
 import re
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from time import monotonic
 
-from insula.calls import Call, Pending, Reply
+import msgspec
+
+from insula.calls import Call, Headers, Pending, Reply
 from insula.edge.exchange import Answer, Head, HttpError, Response, Route
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError
 from insula.gateways.connect_errors import JSON, error_response
@@ -23,6 +26,13 @@ from insula.plans import Plan
 
 PROTO = (b"content-type", b"application/proto")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+#: What an answer says of itself, by whether it is one to a GET, and whether it is binary.
+_HEADERS: dict[tuple[bool, bool], tuple[tuple[bytes, bytes], ...]] = {
+    (False, False): (JSON,),
+    (False, True): (PROTO,),
+    (True, False): (JSON, _NO_SNIFFING),
+    (True, True): (PROTO, _NO_SNIFFING),
+}
 _ACCEPT_POST = (b"accept-post", b"application/json, application/proto")
 _TIMEOUT = re.compile(rb"[0-9]{1,10}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -82,58 +92,81 @@ class ConnectGateway:
             yield b"/connect" + path.encode(), route
 
 
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What a head says of the call that it begins. `timeout` in seconds."""
+
+    proto: bool
+    is_get: bool
+    timeout: float
+    metadata: Headers
+    traceparent: str
+    idempotency_key: str
+
+
 class Unary:
     """The handler of one method."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._read_json = plan.json.read_input
+        self._write_json = plan.json.write_output
 
-    def admit(self, head: Head) -> InsulaError | None:
-        """Refuses a content type that is not Connect's, and a version of the protocol that is not 1."""
-        if head.method == "POST":
+    def prepare(self, head: Head) -> Facts:
+        """Refuses a content type that is not Connect's, a version of the protocol that is not 1, and a head that says what
+        it may not of the call; reads the rest."""
+        is_get = head.method == "GET"
+        proto = False
+        if not is_get:
             kind = kind_of(head.get(b"content-type") or b"")
             if kind is Kind.STREAM:
-                return HttpError("this method is unary and is not called as a stream", 415, fields=(_ACCEPT_POST,))
+                raise HttpError("this method is unary and is not called as a stream", 415, fields=(_ACCEPT_POST,))
             if kind is Kind.OTHER:
-                return HttpError(
+                raise HttpError(
                     "the body's content type is neither JSON nor protobuf",
                     415,
                     hint='send -H "Content-Type: application/json"',
                     fields=(_ACCEPT_POST,),
                 )
+            proto = kind is Kind.PROTO
         version = head.get(b"connect-protocol-version")
         if version is not None and version != b"1":
-            return CallerError("Connect-Protocol-Version is not 1")
-        return None
-
-    def answer(self, head: Head, body: bytes) -> Answer:
-        """Makes the call, once."""
-        plan = self._plan
-        timeout = timeout_of(head.get(b"connect-timeout-ms"), plan.timeout)
-        if head.method == "POST":
-            proto = kind_of(head.get(b"content-type") or b"") is Kind.PROTO
-        else:
-            proto, body = read_query(head.query, plan.max_body)
+            raise CallerError("Connect-Protocol-Version is not 1")
         key = head.get(b"idempotency-key") or b""
         if key and not _IDEMPOTENCY_KEY.fullmatch(key):
             raise CallerError("Idempotency-Key is longer than 255 characters, or has some that a key may not have")
         trace = head.get(b"traceparent") or b""
-        call = Call(
-            plan.service,
-            plan.method,
-            (plan.binary() if proto else plan.json).read_input(body),
-            head.received + timeout,
+        return Facts(
+            proto,
+            is_get,
+            timeout_of(head.get(b"connect-timeout-ms"), self._plan.timeout),
             to_guest(head.headers),
-            head.principal,
-            head.request_id,
             trace.decode() if _TRACEPARENT.fullmatch(trace) else "",
             key.decode(),
         )
-        if call.remaining() <= 0:
+
+    def answer(self, head: Head, facts: Facts, body: bytes) -> Answer:
+        """Makes the call, once."""
+        plan = self._plan
+        proto = facts.proto
+        if facts.is_get:
+            proto, body = read_query(head.query, plan.max_body)
+        call = Call(
+            plan.service,
+            plan.method,
+            plan.binary().read_input(body) if proto else self._read_json(body),
+            head.received + facts.timeout,
+            facts.metadata,
+            head.principal,
+            head.request_id,
+            facts.traceparent,
+            facts.idempotency_key,
+        )
+        if call.deadline <= monotonic():
             raise DeadlineError("the time for this call was over before it began")
         reply = plan.submit(call)
-        finish = partial(self._response, head.method == "GET", proto)
-        return finish(reply) if isinstance(reply, Reply) else _later(reply, finish)
+        if isinstance(reply, Reply):
+            return self._response(facts.is_get, proto, reply)
+        return _later(reply, partial(self._response, facts.is_get, proto))
 
     def refuse(self, head: Head, error: InsulaError) -> Response:
         """The error, with the metadata that the guest had set before it."""
@@ -148,13 +181,11 @@ class Unary:
         return error_response(error, metadata)
 
     def _response(self, is_get: bool, proto: bool, reply: Reply) -> Response:
-        plan = self._plan
-        headers: tuple[tuple[bytes, bytes], ...] = (PROTO if proto else JSON,)
-        if is_get:
-            headers = (*headers, _NO_SNIFFING)
+        headers = _HEADERS[is_get, proto]
         if reply.headers or reply.trailers:
-            headers += from_guest(plan.service, reply.headers, reply.trailers)
-        return Response(200, headers, (plan.binary() if proto else plan.json).write_output(reply.payload))
+            headers += from_guest(self._plan.service, reply.headers, reply.trailers)
+        write = self._plan.binary().write_output if proto else self._write_json
+        return Response(200, headers, write(reply.payload))
 
 
 def _later(pending: Pending, finish: partial[Response]) -> asyncio.Future[Response]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 
-from insula.edge.exchange import Answer, Head, HttpError, Response, Route
+from insula.edge.exchange import Answer, Facts, Head, HttpError, Response, Route
 from insula.edge.rest import refusal
 from insula.errors import Code, InsulaError
 from insula.gateways.connect_errors import error_response
@@ -20,15 +21,15 @@ def looks_like_a_method(path: bytes) -> bool:
 class Missing:
     """Refuses every request: `unimplemented` in Connect's shape for a method, else `not_found` in the REST shape."""
 
-    def admit(self, head: Head) -> InsulaError | None:
+    def prepare(self, head: Head) -> NoReturn:
         """Always a 404."""
         if looks_like_a_method(head.path):
-            return HttpError(
+            raise HttpError(
                 "no service with this method is deployed here", 404, hint="`insula list` shows the services that are"
             )
-        return HttpError("there is nothing at this path", 404, code=Code.NOT_FOUND, hint="GET / says what is where")
+        raise HttpError("there is nothing at this path", 404, code=Code.NOT_FOUND, hint="GET / says what is where")
 
-    def answer(self, head: Head, body: bytes) -> Answer:  # noqa: ARG002 - every request is refused by its head
+    def answer(self, head: Head, facts: Facts, body: bytes) -> Answer:  # noqa: ARG002 - every request is refused by its head
         """Nothing is ever asked of it."""
         raise HttpError("there is nothing at this path", 404, code=Code.NOT_FOUND)
 

@@ -23,6 +23,7 @@ import uvloop
 from insula import examples
 from insula.assembly import House, assembled
 from insula.deployments.contract import Deployments
+from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.server import Listener, bind
 from insula.errors import Code, InsulaError
@@ -204,7 +205,7 @@ class Server:
         admin = Limits(max_connections=limits.max_admin_connections, body_timeout=self._admin_body_timeout())
         dropped = house.metrics.dropped
         self._listeners = [
-            Listener(house.public, self._sockets[0], public, dropped=dropped),
+            Listener(house.public, self._sockets[0], public, dropped=dropped, lane=Lane(house.public)),
             Listener(house.admin, self._sockets[1], admin, dropped=dropped),
         ]
         for listener in self._listeners:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
+import pytest
 import uvloop
 
 from insula.edge.app import Application
 from insula.edge.exchange import Answer, Head, HttpError, Response, Route
+from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
@@ -110,11 +112,33 @@ def probe_app(probe: Probe, max_body: int = 1 << 20) -> Application:
     return Application(RouteTable([(b"/echo", route)]), missing=Route(Nothing(), "missing", frozenset()))
 
 
+class Road:
+    """Which road `street` opens unless it is told."""
+
+    lane = False
+
+
+@pytest.fixture
+def either_road(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Sets the road of every street of a test; ROADS gives it both."""
+    Road.lane = request.param == "lane"
+    yield
+    Road.lane = False
+
+
+#: For a module whose tests hold over both roads of the edge.
+ROADS = [
+    pytest.mark.usefixtures("either_road"),
+    pytest.mark.parametrize("either_road", ["ordinary", "lane"], indirect=True),
+]
+
+
 @asynccontextmanager
-async def street(limits: Limits = QUICK, max_body: int = 1 << 20) -> AsyncIterator[Street]:
+async def street(limits: Limits = QUICK, max_body: int = 1 << 20, *, lane: bool | None = None) -> AsyncIterator[Street]:
     probe = Probe()
     app = probe_app(probe, max_body)
-    listener = Listener(app, bind("127.0.0.1", 0), limits, dropped=app.metrics.dropped)
+    fast = Lane(app) if (Road.lane if lane is None else lane) else None
+    listener = Listener(app, bind("127.0.0.1", 0), limits, dropped=app.metrics.dropped, lane=fast)
     await listener.start()
     try:
         yield Street(listener, app, probe)

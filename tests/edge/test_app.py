@@ -19,7 +19,9 @@ from insula.edge.exchange import Response, Route
 from insula.edge.routes import RouteTable
 from insula.errors import CallerError, InsulaError
 from insula.plans import Policy
-from tests.edge.conftest import Probe, Street, street
+from tests.edge.conftest import ROADS, Probe, Street, street
+
+pytestmark = ROADS
 
 TEXT = (b"content-type", b"text/plain")
 

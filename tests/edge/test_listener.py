@@ -10,7 +10,9 @@ import pytest
 from insula.edge.exchange import Response
 from insula.edge.limits import Limits
 from insula.errors import CallerError
-from tests.edge.conftest import QUICK, answers, statuses, street, until
+from tests.edge.conftest import QUICK, ROADS, answers, statuses, street, until
+
+pytestmark = ROADS
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: a\r\n"
 

@@ -12,7 +12,9 @@ from insula.edge.exchange import Response
 from insula.edge.limits import Limits
 from insula.edge.server import Listener, bind
 from insula.errors import ConfigurationError
-from tests.edge.conftest import Probe, answers, probe_app, statuses, street, until
+from tests.edge.conftest import ROADS, Probe, answers, probe_app, statuses, street, until
+
+pytestmark = ROADS
 
 
 def test_a_port_in_use_is_one_line_with_the_option() -> None:

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insula.edge.limits import Limits
-from tests.edge.conftest import answers, street
+from tests.edge.conftest import ROADS, answers, street
+
+pytestmark = ROADS
 
 _NAMES = st.sampled_from([b"X-A", b"x-b", b"Accept", b"User-Agent"])
 _VALUES = st.binary(max_size=8).map(lambda value: bytes(33 + byte % 94 for byte in value))

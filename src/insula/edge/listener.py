@@ -59,10 +59,11 @@ class ListenerConfig(uvicorn.Config):
         dropped: Callable[[str], None],
         emptied: Callable[[], None],
         ssl_context_factory: Any = None,
+        protocol: type[HttpConnection] | None = None,
     ) -> None:
         super().__init__(
             app,
-            http=HttpConnection,
+            http=protocol or HttpConnection,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -255,6 +256,14 @@ class HttpConnection(HttpToolsProtocol):
         self._heard = True
         if self._reading is not Reading.HEAD:
             return
+        self._check_head()
+        self._reading = Reading.BODY
+        self._began = False
+        self._stages += 1
+        self._begin()
+
+    def _check_head(self) -> None:
+        """Stops the parser where a head is not sound, or asks for what is not spoken here."""
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._reject(Last.VERSION)
@@ -279,9 +288,9 @@ class HttpConnection(HttpToolsProtocol):
             if upgrade is None or upgrade.lower() != b"h2c" or has_body or coding is not None:
                 self._reject(Last.UPGRADE)
             self._ignored_upgrade = True
-        self._reading = Reading.BODY
-        self._began = False
-        self._stages += 1
+
+    def _begin(self) -> None:
+        """A sound head is whole: the application gets the request."""
         super().on_headers_complete()
         if self._ignored_upgrade:
             self.cycle.keep_alive = False
@@ -333,7 +342,7 @@ class HttpConnection(HttpToolsProtocol):
             self._say(self._farewell)
         elif self._held and not self.pipeline:
             data, self._held = self._held, b""
-            self._feed(data)
+            self.data_received(data)
 
     def _rearm_keep_alive(self) -> None:
         """The body of a request that was answered early has come whole: the connection is idle from now on."""

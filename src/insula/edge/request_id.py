@@ -24,6 +24,11 @@ def new_request_id() -> str:
         return digits[:32]
 
 
+def sane_id(sent: bytes | None) -> str:
+    """The id that the client sent, or "" where it sent none or none that is safe to repeat."""
+    return sent.decode() if sent is not None and _SANE.fullmatch(sent) else ""
+
+
 def request_id_of(sent: bytes | None) -> str:
-    """The id that the client sent, or a fresh one where it sent none or none that is safe to repeat."""
-    return sent.decode() if sent is not None and _SANE.fullmatch(sent) else new_request_id()
+    """The id that the client sent, or a fresh one where that is not to be repeated."""
+    return sane_id(sent) or new_request_id()

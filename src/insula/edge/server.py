@@ -15,6 +15,8 @@ from typing import Any
 
 import uvicorn
 
+from insula.edge.fast_connection import FastConfig
+from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.listener import HttpConnection, ListenerConfig
 from insula.errors import ConfigurationError
@@ -61,7 +63,7 @@ def bind(host: str, port: int, option: str = "--port") -> socket.socket:
 
 class Listener:
     """Serves an ASGI application on a socket of `bind`. `dropped` is told, by reason, of each connection that ends
-    without the application's answer."""
+    without the application's answer. `lane` is a fast lane into the same application."""
 
     def __init__(
         self,
@@ -71,12 +73,12 @@ class Listener:
         *,
         dropped: Callable[[str], None] | None = None,
         ssl_context_factory: Any = None,
+        lane: Lane | None = None,
     ) -> None:
         self._sock = sock
         self._empty = asyncio.Event()
-        self._config = ListenerConfig(
-            app, limits or Limits(), dropped or (lambda reason: None), self._empty.set, ssl_context_factory
-        )
+        shared = (app, limits or Limits(), dropped or (lambda reason: None), self._empty.set, ssl_context_factory)
+        self._config = FastConfig(*shared, lane=lane) if lane else ListenerConfig(*shared)
         self._server = uvicorn.Server(self._config)
         self._ticker: asyncio.Task[None] | None = None
         self._stopped = False

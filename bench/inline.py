@@ -1,0 +1,83 @@
+"""The edge alone: a Connect method whose service answers a constant at once, behind the real listener.
+
+`python -m bench.inline PORT lane|ordinary codec|constant`: by which road the requests come in, and whether the method has
+its real codec or a handler that answers the same response each time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import uvloop
+
+from bench.constant import BODY
+from insula.calls import Reply, ServiceId
+from insula.edge.admission import Draining, identified
+from insula.edge.app import Application
+from insula.edge.exchange import Head, Response, Route
+from insula.edge.lane import Lane
+from insula.edge.limits import Limits
+from insula.edge.rest import JSON, refusal
+from insula.edge.routes import RouteTable
+from insula.edge.server import Listener, bind
+from insula.errors import InsulaError
+from insula.gateways.connect import ConnectGateway
+from insula.gateways.missing import missing_route
+from insula.plans import Plan, Policy
+from insula.schema.idl import parse_idl
+from insula.schema.json_codec import compile_all
+
+IDL = """
+@okra(namespace: "examples", version: "v1")
+service Greeter { greet(input: Name!): Greeting! }
+type Name { name: String! }
+type Greeting { message: String! }
+"""
+
+
+class Constant:
+    """A handler that knows its answer."""
+
+    _response = Response(200, (JSON,), BODY)
+
+    def prepare(self, head: Head) -> None:
+        """Nothing."""
+
+    def answer(self, head: Head, facts: None, body: bytes) -> Response:  # noqa: ARG002 - it knows its answer
+        """The constant."""
+        return self._response
+
+    def refuse(self, head: Head, error: InsulaError) -> Response:
+        """The error in the REST shape."""
+        return refusal(head, error)
+
+
+def table(handler: str) -> RouteTable:
+    """The greeter's path."""
+    if handler == "constant":
+        route = Route(Constant(), "/examples.Greeter/greet", frozenset(("POST",)), max_body=1 << 20)
+        return RouteTable([(b"/examples.Greeter/greet", route)])
+    reply = Reply(BODY)
+    codec = compile_all(parse_idl(IDL))["greet"]
+    service = ServiceId("examples", "Greeter", "v1")
+
+    def binary() -> Any:
+        raise NotImplementedError
+
+    plan = Plan(service, "greet", False, Policy(), 30.0, 1 << 20, codec, binary, lambda _: reply)
+    return RouteTable(ConnectGateway().routes(plan, True))
+
+
+async def main(port: int, road: str, handler: str) -> None:
+    """Serves until it is killed."""
+    app = Application(table(handler), missing=missing_route(), checks=(Draining(), identified))
+    lane = Lane(app) if road == "lane" else None
+    listener = Listener(app, bind("127.0.0.1", port), Limits(), dropped=app.metrics.dropped, lane=lane)
+    await listener.start()
+    await asyncio.get_running_loop().create_future()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3]))

@@ -45,7 +45,7 @@ class Constant:
     def prepare(self, head: Head) -> None:
         """Nothing."""
 
-    def answer(self, head: Head, facts: None, body: bytes) -> Response:  # noqa: ARG002 - it knows its answer
+    def answer(self, head: Head, facts: None, body: bytes) -> Response:
         """The constant."""
         return self._response
 

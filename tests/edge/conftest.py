@@ -70,10 +70,11 @@ class Nothing(Probe):
 class Street:
     """A listener, its application and its probe."""
 
-    def __init__(self, listener: Listener, app: Application, probe: Probe) -> None:
+    def __init__(self, listener: Listener, app: Application, probe: Probe, lane: Lane | None = None) -> None:
         self.listener = listener
         self.app = app
         self.probe = probe
+        self.lane = lane
 
     @property
     def drops(self) -> dict[str, int]:
@@ -141,7 +142,7 @@ async def street(limits: Limits = QUICK, max_body: int = 1 << 20, *, lane: bool 
     listener = Listener(app, bind("127.0.0.1", 0), limits, dropped=app.metrics.dropped, lane=fast)
     await listener.start()
     try:
-        yield Street(listener, app, probe)
+        yield Street(listener, app, probe, fast)
     finally:
         await listener.stop(0.0)
 

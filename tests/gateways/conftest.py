@@ -17,6 +17,7 @@ import uvloop
 from insula.calls import Call, Headers, Pending, Reply, ServiceId
 from insula.edge.admission import identified
 from insula.edge.app import Application
+from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.routes import RouteTable
 from insula.edge.server import Listener, bind
@@ -121,21 +122,22 @@ def plans(echo: Echo) -> list[Plan]:
 
 
 @asynccontextmanager
-async def open_shop() -> AsyncIterator[Shop]:
+async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     echo = Echo()
     gateway = ConnectGateway()
     routes = [pair for plan in plans(echo) for pair in gateway.routes(plan, latest=True)]
     older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo)]
     routes += [pair for plan in older for pair in gateway.routes(plan, latest=False)]
     app = Application(RouteTable(routes), missing=missing_route(), checks=(identified,))
-    listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2))
+    listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2), lane=Lane(app) if lane else None)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:
         yield Shop(listener, app, echo, http)
     await listener.stop(0.0)
 
 
-@pytest.fixture
-async def shop() -> AsyncIterator[Shop]:
-    async with open_shop() as opened:
+@pytest.fixture(params=["ordinary", "lane"])
+async def shop(request: pytest.FixtureRequest) -> AsyncIterator[Shop]:
+    """The shop over each road of the edge."""
+    async with open_shop(request.param == "lane") as opened:
         yield opened

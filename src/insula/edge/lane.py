@@ -46,8 +46,8 @@ class Lane:
         self._ok = self._default_lines = b""
         app.on_change(self.memo.forget)
 
-    def meet(self, target: bytes, headers: list[tuple[bytes, bytes]], available: int) -> Known | None:
-        """What follows from the head of a sound POST that the lane takes, or None. `available` bytes have come after it."""
+    def meet(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Known | None:
+        """What follows from the head of a sound POST that the lane takes once it is whole, or None."""
         app = self._app
         route = app.table.exact.get(target)
         if route is None or "POST" not in route.methods:
@@ -61,7 +61,7 @@ class Lane:
                 length = int(value)
             elif name == b"x-request-id" and sent is None:
                 sent = value
-        if not 0 <= length <= min(available, MAX_BODY, route.max_body):
+        if not 0 <= length <= min(MAX_BODY, route.max_body):
             return None
         head = Head("POST", target, b"", headers)
         try:

@@ -328,8 +328,9 @@ async def test_a_trap_leaves_nothing_behind(live: Live, tmp_path: Path) -> None:
 
 
 async def test_loops_stop_and_hold_nobody_up(live: Live, tmp_path: Path) -> None:
-    await live.deploy(hostile(tmp_path / "hostile.okra.pkg", limits={"timeout_ms": 1000}))
-    loops = [asyncio.create_task(live.call("/test.Hostile/loop")) for _ in range(4)]
+    await live.deploy(hostile(tmp_path / "hostile.okra.pkg", limits={"timeout_ms": 30_000}))
+    short = {"connect-timeout-ms": "1000"}
+    loops = [asyncio.create_task(live.call("/test.Hostile/loop", **short)) for _ in range(4)]
     others = 0
     while not all(loop.done() for loop in loops):
         assert (await live.public.get("/health")).status_code == 200

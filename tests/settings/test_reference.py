@@ -13,7 +13,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "configuration.md"
 
 
 def test_the_document_in_the_repository_is_the_one_that_the_settings_write() -> None:
-    assert DOCUMENT.read_text() == reference(), "run: insula config docs --write docs/configuration.md"
+    assert DOCUMENT.read_text() == reference(), "run: make docs"
 
 
 def test_every_key_is_documented_and_every_number_is_bounded() -> None:

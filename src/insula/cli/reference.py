@@ -11,7 +11,7 @@ from insula.cli import options
 
 _INTRO = """# Command line
 
-<!-- Written from src/insula/cli/ by `insula reference --write docs/cli.md`. -->
+<!-- Written from src/insula/cli/ by `make docs`. -->
 
 `insula` and `python -m insula` are the same. Commands are ordinary clients: all but `serve`, `inspect FILE`,
 `new`, `build`, `doctor` and `config` talk to a server over its admin API (`--admin-url`, `--token`) or its public port

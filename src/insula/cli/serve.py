@@ -30,7 +30,7 @@ PORT = click.IntRange(0, 65535)
 )
 @options.config_file
 @click.option("--data-dir", type=options.FOLDER, metavar="DIR", help="Data folder; default ./insula-data.")
-@click.option("--apps-dir", type=options.FOLDER, metavar="DIR", help="Folder of .rune apps.")
+@click.option("--apps-dir", type=options.FOLDER, metavar="DIR", help="Folder of .rune apps; not in this version.")
 @click.option("--profile", metavar="NAME", help="insula, rune or tinywasm: changes defaults only.")
 @click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
 @click.option("--log-format", metavar="FORMAT", help="text or json.")

@@ -12,7 +12,7 @@ from insula.settings.words import accepts, bare, meta, shown
 
 _INTRO = """# Configuration
 
-<!-- Written from src/insula/settings/ by `insula config docs --write docs/configuration.md`. -->
+<!-- Written from src/insula/settings/ by `make docs`. -->
 
 Insula runs without any configuration. What is set comes from the first of these that says something:
 
@@ -77,7 +77,8 @@ def _section(name: str, heading: str = "##") -> str:
         default = shown(getattr(defaults, key)).replace("|", "\\|")
         takes = accepts(annotation).replace("|", "\\|")
         names = f"`{key}`" + (f", `{key}_file`" if bare(annotation) is Secret else "")
-        lines.append(f"| {names} | {meta(annotation).description} | {takes} | `{default}` |\n")
+        what = f"{meta(annotation).description}{' Not in this version.' if f'{name}.{key}' in NOT_BUILT else ''}"
+        lines.append(f"| {names} | {what} | {takes} | `{default}` |\n")
     return "".join(lines)
 
 

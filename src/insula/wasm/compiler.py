@@ -7,6 +7,7 @@ much memory or time to compile, or one that the compiler itself broke on. The ch
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 import subprocess
@@ -42,7 +43,9 @@ class Compiler:
                 code, said = await asyncio.shield(work)
             except asyncio.CancelledError:
                 child.kill()
-                await asyncio.wait([work])  # at once: the child is dead
+                while not work.done():  # for a moment: the child is dead. Who cancels twice waits for that too
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await asyncio.wait([work])
                 raise
         if code == 0 and len(said) == 64:
             return said

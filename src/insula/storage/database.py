@@ -21,6 +21,7 @@ from insula.errors import DeadlineError, UnavailableError
 from insula.storage import migrate
 from insula.storage.engine import create_file, describe, make_engine, parse_url
 from insula.storage.link import Link
+from insula.storage.presence import Presence
 from insula.storage.readers import Readers
 from insula.storage.writer import Writer
 
@@ -55,7 +56,7 @@ class Database:
         cannot be used, UnavailableError where it is out of reach.
         """
         link, engine = await asyncio.to_thread(_prepare, url, setting)
-        readers = Readers(engine, threads=reader_threads, max_waiting=max_waiting)
+        readers = Readers(engine, threads=reader_threads, max_waiting=max_waiting, presence=link.presence)
         return cls(engine.url, Writer(link, max_waiting=max_waiting), readers, timeout)
 
     async def write(self, unit: Callable[[Connection], T], *, lock: str = "", timeout: float | None = None) -> T:
@@ -121,4 +122,5 @@ def _prepare(url: str | Path, setting: str) -> tuple[Link, Engine]:
     except BaseException:
         link.close()
         raise
+    link.presence = Presence(parsed)
     return link, make_engine(parsed, read_only=True)

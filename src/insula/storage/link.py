@@ -7,17 +7,21 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from insula.storage.engine import scrub
 from insula.storage.faults import log, unreachable
+from insula.storage.presence import Presence
 
 
 class Link:
     """Owner of one connection; `close` may be called twice. Used by one thread at a time."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, presence: Presence | None = None) -> None:
         self.engine = engine
+        self.presence = presence
         self._connection: Connection | None = None
 
     def connection(self) -> Connection:
-        """The connection; UnavailableError where it cannot be made."""
+        """The connection; UnavailableError where it cannot be made, or what is written by it could not be kept."""
+        if self.presence is not None:
+            self.presence.check()
         try:
             return self.connect()
         except DBAPIError as error:

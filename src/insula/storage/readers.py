@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from insula.errors import LimitError
 from insula.storage.faults import Fault, diagnose, refusal
 from insula.storage.link import Link
+from insula.storage.presence import Presence
 
 T = TypeVar("T")
 
@@ -25,8 +26,9 @@ T = TypeVar("T")
 class Readers:
     """Owns the threads and their connections. Everything but `_read` belongs to the loop."""
 
-    def __init__(self, engine: Engine, *, threads: int, max_waiting: int) -> None:
+    def __init__(self, engine: Engine, *, threads: int, max_waiting: int, presence: Presence | None = None) -> None:
         self._engine = engine
+        self._presence = presence
         self._max_waiting = max_waiting
         self._waiting = 0
         self._own = threading.local()
@@ -57,7 +59,7 @@ class Readers:
     def _read(self, unit: Callable[[Connection], T]) -> T:
         link: Link | None = getattr(self._own, "link", None)
         if link is None:
-            link = self._own.link = Link(self._engine)
+            link = self._own.link = Link(self._engine, self._presence)
             self._links.append(link)
         try:
             return self._once(link, unit)

@@ -60,6 +60,11 @@ def diagnose(error: DBAPIError) -> Fault:
     return Fault.OWN if isinstance(error, (IntegrityError, DataError, ProgrammingError)) else Fault.BROKEN
 
 
+def is_damaged(error: DBAPIError) -> bool:
+    """Whether a SQLite file is not, or no longer, a whole database."""
+    return getattr(error.orig, "sqlite_errorcode", 0) & 0xFF in (11, 26)
+
+
 def refusal(error: DBAPIError, *, committing: bool = False) -> InsulaError:
     """What the caller is told; what the driver said is logged here."""
     fault = diagnose(error)

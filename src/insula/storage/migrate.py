@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 
 from insula.errors import ConfigurationError, UnavailableError
 from insula.storage.engine import describe, scrub
-from insula.storage.faults import Fault, diagnose, log, refusal
+from insula.storage.faults import Fault, diagnose, is_damaged, log, refusal
 from insula.storage.link import Link
 
 if TYPE_CHECKING:
@@ -54,7 +54,9 @@ def ensure(link: Link, setting: str) -> None:
             raise refusal(error) from None
         raise ConfigurationError(
             f"{setting}: the database cannot be used: {scrub(str(error.orig), url)}",
-            hint="the user of the URL must be able to create tables in it",
+            hint="restore it from a backup"
+            if is_damaged(error)
+            else "the user of the URL must be able to create tables in it",
         ) from None
 
 

@@ -79,6 +79,8 @@ class DeploymentManager:
         self._drain_timeout = drain_timeout
         self._rows: dict[str, DeploymentRow] = {}  # desired state, in the order of deployment
         self._failed: dict[str, str] = {}  # service id -> why the present digest does not run
+        self._uncertain: set[str] = set()  # services whose last change may or may not have been written down
+        self._foreign: frozenset[str] = frozenset()  # packages in the depot that are not this database's to sweep
         self._changing: set[str] = set()
         self._depot_gate = Gate()
         self._sweep_due = False
@@ -91,6 +93,8 @@ class DeploymentManager:
         """Runs what the database says. A service that cannot start is logged, shown as stopped, and stops no other."""
         rows = await self._repository.all()
         self._rows = {row.service_id: row for row in rows}
+        if not rows:
+            await self._keep_what_is_there()
         gate = asyncio.Semaphore(START_WIDTH)
 
         async def prepare(row: DeploymentRow) -> Generation | None:
@@ -115,6 +119,16 @@ class DeploymentManager:
                 log.error("%s does not start: %s", row.service_id, error)
                 await generation.close()
         self._sweep_later()
+
+    async def _keep_what_is_there(self) -> None:
+        """A database that knows of no deployment beside a depot with packages is most likely another one than they were
+        deployed with (a wrong URL, a file that was lost): with the right one they will be needed again."""
+        self._foreign = await self._depot.digests()
+        if self._foreign:
+            log.warning(
+                "the depot has %d packages and the database no deployment: is it the right one? The packages are kept",
+                len(self._foreign),
+            )
 
     async def stop(self) -> None:
         """Refuses further changes, waits for those under way within the drain time, then stops every service."""
@@ -150,34 +164,34 @@ class DeploymentManager:
     async def rollback(self, service_id: str, *, plan: bool = False) -> Deployed:
         """See the contract."""
         watch = Stopwatch()
-        present = self._row(service_id)
-        async with self._changing_depot():
-            with self._alone(service_id):
-                history = await self._repository.previous(service_id)
-                if not history:
-                    raise CallerError(
-                        f"{service_id} has had no other package before the present one",
-                        code=Code.FAILED_PRECONDITION,
-                        status=409,
-                        hint="deploy the package that you want with --override; a rollback then leads back to this one",
-                    )
-                package = await self._depot.get(history[0].digest)
-                watch.done("read")
-                return await self._replace(
-                    package,
-                    history[0].source,
-                    watch,
-                    plan=plan,
-                    write=lambda: self._repository.pop_to_previous(
-                        service_id, expected_digest=present.digest, deployed_at=_now()
-                    ),
+        async with self._changing_depot(), self._alone(service_id):
+            present = self._row(service_id)
+            history = await self._repository.previous(service_id)
+            if not history:
+                raise CallerError(
+                    f"{service_id} has had no other package before the present one",
+                    code=Code.FAILED_PRECONDITION,
+                    status=409,
+                    hint="deploy the package that you want with --override; a rollback then leads back to this one",
                 )
+            package = await self._depot.get(history[0].digest)
+            watch.done("read")
+            return await self._replace(
+                package,
+                history[0].source,
+                watch,
+                plan=plan,
+                write=lambda: self._repository.pop_to_previous(
+                    service_id, expected_digest=present.digest, deployed_at=_now()
+                ),
+            )
 
     async def undeploy(self, service_id: str) -> None:
         """See the contract."""
-        self._row(service_id)
-        with self._alone(service_id):
-            await self._repository.remove(service_id)
+        async with self._alone(service_id):
+            self._row(service_id)
+            with self._noting_doubt(service_id):
+                await self._repository.remove(service_id)
             del self._rows[service_id]
             self._failed.pop(service_id, None)
             if self._registry.find(service_id) is not None:
@@ -188,7 +202,7 @@ class DeploymentManager:
     async def _change(self, package: Package, source: str, watch: Stopwatch, *, override: bool, plan: bool) -> Deployed:
         watch.done("read")
         service_id = str(package.service_id)
-        with self._alone(service_id):
+        async with self._alone(service_id):
             present = self._rows.get(service_id)
             if present is not None and not override and not plan:
                 raise CallerError(
@@ -226,7 +240,8 @@ class DeploymentManager:
             self._registry.check(generation)
             planned = changes.describe(package, old.package if old else None)
             if not plan:
-                row = await write()
+                with self._noting_doubt(service_id):
+                    row = await write()
                 watch.done("written")
         except BaseException:
             await generation.close()
@@ -306,7 +321,25 @@ class DeploymentManager:
         return not any(ServiceId.parse(one).unversioned == name and self._registry.find(one) for one in later)
 
     @contextmanager
-    def _alone(self, service_id: str) -> Iterator[None]:
+    def _noting_doubt(self, service_id: str) -> Iterator[None]:
+        """Around a write: one that failed may have been made all the same, so the next change looks first."""
+        self._uncertain.add(service_id)
+        yield
+        self._uncertain.discard(service_id)
+
+    async def _end_doubt(self, service_id: str) -> None:
+        """Takes over what the database has of a service whose last change may or may not have been written down."""
+        if service_id not in self._uncertain:
+            return
+        row = next((row for row in await self._repository.all() if row.service_id == service_id), None)
+        self._uncertain.discard(service_id)
+        if row is not None:
+            self._rows[service_id] = row
+        elif self._rows.pop(service_id, None) is not None and self._registry.find(service_id) is not None:
+            await self._retire(self._registry.remove(service_id))
+
+    @asynccontextmanager
+    async def _alone(self, service_id: str) -> AsyncIterator[None]:
         if self._stopping:
             raise UnavailableError("the server is stopping", hint="try again when it is up")
         if service_id in self._changing:
@@ -317,6 +350,7 @@ class DeploymentManager:
             )
         self._changing.add(service_id)
         try:
+            await self._end_doubt(service_id)
             yield
         finally:
             self._changing.discard(service_id)
@@ -343,7 +377,7 @@ class DeploymentManager:
         async with self._depot_gate.alone():
             self._sweep_due = False
             try:
-                await self._depot.sweep(await self._repository.digests())
+                await self._depot.sweep(self._foreign | await self._repository.digests())
             except InsulaError as error:
                 log.warning("the depot was not swept: %s", error)
 

@@ -80,6 +80,12 @@ class Depot:
             )
         return await in_thread(self._load, digest)
 
+    async def digests(self) -> frozenset[str]:
+        """The digests of every package that is here."""
+        return frozenset(
+            place.name for place in await in_thread(_listed, self._folder) if _DIGEST.fullmatch(place.name)
+        )
+
     async def sweep(self, keep: Collection[str]) -> list[str]:
         """Removes every package whose digest is not in `keep`, and what interrupted installs left; returns the digests
         removed. Nobody may be between `add` or `get` and the writing down of that digest meanwhile."""

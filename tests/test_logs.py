@@ -143,3 +143,35 @@ def test_escaped_text_is_one_printable_line(text: str) -> None:
     assert len(out.splitlines()) <= 1
     assert "\x1b" not in out
     out.encode()
+
+
+def test_one_place_in_the_code_fills_no_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A guest that traps at every call, a client that makes every request fail: the log says so, not a million times."""
+    stream = io.StringIO()
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    with Logs(LoggingSettings(), stream=stream):
+        for number in range(2000):
+            log.warning("a guest trapped: %d", number)
+            now += 0.001
+        log.warning("another place")
+        now += 60
+        for number in range(2):
+            (log.warning)("late %d", number)
+        for number in range(1000):
+            logging.getLogger("insula.guest.shop.Orders.v1").info("%d", number)  # bounded by guest_log
+    lines = stream.getvalue().splitlines()
+    assert 200 <= sum("a guest trapped" in line for line in lines) <= 260
+    assert any("another place" in line for line in lines)
+    assert sum("guest.shop" in line for line in lines) == 1000
+
+
+def test_what_was_left_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    now = 1_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    with Logs(LoggingSettings(), stream=stream):
+        for number in range(302):
+            now += 60 if number == 301 else 0
+            log.warning("trap %d", number)
+    assert stream.getvalue().splitlines()[-1].endswith("trap 301 (101 more like it were left out before)")

@@ -3,7 +3,9 @@
 No call that logs ever waits: a record goes into a bounded queue, and a queue that is full drops it, counts it and says
 so in the log as soon as there is room. Lines are text for people or one JSON object each for programs. What a guest or a
 client wrote can stand in a message, so control characters are escaped, lines are cut at `MAX_LINE` characters, and a
-traceback is indented: nobody can forge a line, move the cursor or flood the file by one record.
+traceback is indented: nobody can forge a line, move the cursor or flood the file by one record. Nor by many: one place in
+the code writes `SAME_RATE` lines a second, `SAME_BURST` at once, and says how many it left out; a client that makes every
+request fail, or a guest that traps at every call, fills no disk. (What guests write has a bound of its own a service.)
 """
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ from insula.settings import LoggingSettings
 QUEUE_SIZE = 10_000
 #: Characters of one message, and of one traceback.
 MAX_LINE = 16_384
+#: Lines that one place in the code may write in a second, and at once.
+SAME_RATE = 20.0
+SAME_BURST = 200.0
 
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_BOUNDED_ELSEWHERE = "insula.guest."
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _COLOURS = {"debug": "\x1b[2m", "info": "", "warning": "\x1b[33m", "error": "\x1b[31m", "critical": "\x1b[1;31m"}
 
@@ -93,11 +99,30 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(out)
 
 
+class _Place:
+    """How many lines one place in the code may write now, and how many it was not let."""
+
+    __slots__ = ("at", "left_out", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens, self.at, self.left_out = SAME_BURST, 0.0, 0
+
+    def passes(self, now: float) -> bool:
+        self.tokens = min(SAME_BURST, self.tokens + max(0.0, now - self.at) * SAME_RATE)
+        self.at = now
+        if self.tokens < 1:
+            self.left_out += 1
+            return False
+        self.tokens -= 1
+        return True
+
+
 class _Enqueue(logging.Handler):
     """The only handler of the root logger: renders what may change, and hands the record to the writer."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
+        self._places: dict[tuple[str, int], _Place] = {}
         self.records: queue.SimpleQueue[logging.LogRecord | None] = queue.SimpleQueue()
         self.dropped = 0
         self._size = size
@@ -111,6 +136,13 @@ class _Enqueue(logging.Handler):
         if self.records.qsize() >= self._size:
             self.dropped += 1
             return
+        left_out = 0
+        if not record.name.startswith(_BOUNDED_ELSEWHERE):
+            # without a lock, which no call that logs may wait for: a count may be off by one where threads meet
+            place = self._places.setdefault((record.pathname, record.lineno), _Place())
+            if not place.passes(record.created):
+                return
+            left_out, place.left_out = place.left_out, 0
         record = copy.copy(record)
         try:
             record.msg = record.getMessage()
@@ -120,6 +152,8 @@ class _Enqueue(logging.Handler):
         if record.exc_info and not record.exc_text:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         record.exc_info = None
+        if left_out:
+            record.msg = f"{record.msg} ({left_out} more like it were left out before)"
         self.records.put(record)
 
 

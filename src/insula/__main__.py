@@ -1,7 +1,16 @@
-"""`python -m insula` is the command line."""
+"""`python -m insula`, and the `insula` command: the command line, whose import takes a moment that may be interrupted."""
 
 import sys
 
-from insula.cli.main import main
 
-sys.exit(main())
+def run() -> int:
+    """Runs the command line of this process; its exit code."""
+    try:
+        from insula.cli.main import main
+    except KeyboardInterrupt:
+        return 130
+    return main()
+
+
+if __name__ == "__main__":
+    sys.exit(run())

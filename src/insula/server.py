@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
@@ -29,8 +30,12 @@ from insula.edge.server import Listener, bind
 from insula.errors import Code, InsulaError
 from insula.logs import Logs
 from insula.settings import Settings, check_startable
+from insula.settings.sections import LimitSettings
 
 log = logging.getLogger("insula.server")
+
+#: Files that are open beside the connections: instances, compiled code, the database, packages on their way.
+OTHER_FILES = 2048
 
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -85,10 +90,11 @@ class Server:
         return self._house.manager
 
     def run(self) -> int:
-        """Serves until SIGINT or SIGTERM; 0 after an orderly stop. ConfigurationError where it cannot start."""
+        """Serves until SIGINT, SIGTERM or SIGHUP; 0 after an orderly stop. ConfigurationError where it cannot start."""
         check_startable(self.settings)
         self._bind()
         with Logs(self.settings.logging) as logs:
+            _make_room_for_files(self.settings.limits)
             uvloop.run(self._serve(logs))
         return 0
 
@@ -157,14 +163,15 @@ class Server:
         loop = asyncio.get_running_loop()
         stopped = asyncio.Event()
 
-        def on_signal() -> None:
-            if stopped.is_set():
+        def on_signal(number: signal.Signals) -> None:
+            if stopped.is_set() and number is not signal.SIGHUP:  # a terminal that closes may say so twice
                 logs.close(0.5)
                 os._exit(0)
             stopped.set()
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, on_signal)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
+                loop.add_signal_handler(number, on_signal, number)
         starting = asyncio.create_task(self.start())
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -224,6 +231,24 @@ class Server:
             except InsulaError as error:
                 if error.code is not Code.ALREADY_EXISTS:
                     raise
+
+
+def _make_room_for_files(limits: LimitSettings) -> None:
+    """Raises this process's bound on open files to what its connections may need, as far as the system lets it; where
+    that is too little, they would be refused long before `max_connections`, and the admin port with them."""
+    wanted = limits.max_connections + limits.max_admin_connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+    except (OSError, ValueError):  # macOS has a lower bound of its own
+        most = soft
+    if most < wanted:
+        log.warning(
+            "this process may open %d files and wants %d: raise ulimit -n or lower max_connections", most, wanted
+        )
 
 
 def _file(entry: str) -> Path:

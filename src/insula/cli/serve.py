@@ -47,7 +47,7 @@ def serve(
     log_level: str | None,
     log_format: str | None,
 ) -> None:
-    """Run the server, in the foreground, until SIGINT or SIGTERM.
+    """Run the server, in the foreground, until SIGINT, SIGTERM or the end of its terminal.
 
     The first signal refuses new requests and lets those in flight end; a second one stops at once. Flags win over the
     environment (INSULA_SERVER__PORT), .env and the file; insula config docs prints every setting there is.
@@ -84,10 +84,11 @@ async def _welcome(server: Server) -> None:
     """Where the server is, and a line that can be pasted to try it."""
     public, admin = (_url(*address) for address in (server.address, server.admin_address))
     print(f"Insula {version('insula')}\n  services  {public}\n  admin     {admin}")
-    services = server.deployments.list()
-    if services:
-        endpoints = (await server.deployments.show(services[0].id)).endpoints
-        body = '{"name": "you"}' if services[0].id == GREETER else "{}"
+    # one that did not start has no endpoint to try
+    running = [service.id for service in server.deployments.list() if service.state != "stopped"]
+    if running:
+        endpoints = (await server.deployments.show(running[0])).endpoints
+        body = '{"name": "you"}' if running[0] == GREETER else "{}"
         print(f"  try       curl -H 'Content-Type: application/json' -d '{body}' {public}{endpoints[0]}")
     else:
         print("  try       insula deploy NAME.okra.pkg")

@@ -200,7 +200,7 @@ def _package_routes(app: FastAPI, parts: AdminParts) -> None:
     async def deploy(request: Request, override: OverrideQuery = False, plan: PlanQuery = False) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == JSON:
-            wanted = _deploy_body(await whole(request.stream(), max_bytes=MAX_JSON, timeout=parts.read_timeout))
+            wanted = _deploy_body(await whole(_connected(request), max_bytes=MAX_JSON, timeout=parts.read_timeout))
             done = await deployments.deploy(
                 wanted.source, override=override or wanted.override, plan=plan or wanted.plan
             )
@@ -275,7 +275,7 @@ async def _connected(request: Request) -> AsyncIterator[bytes]:
         async for piece in request.stream():
             yield piece
     except ClientDisconnect:
-        raise CallerError("the client left before the package was whole", code=Code.CANCELED) from None
+        raise CallerError("the client left before its request was whole", code=Code.CANCELED) from None
 
 
 def _document(app: FastAPI) -> None:

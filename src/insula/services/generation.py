@@ -17,7 +17,7 @@ from functools import partial
 
 from insula.abi.contract import Abi
 from insula.calls import ServiceId
-from insula.errors import DeadlineError, GuestError, PackageError
+from insula.errors import DeadlineError, GuestError, LimitError, PackageError
 from insula.host.broker import Broker
 from insula.host.catalogue import Catalogue
 from insula.host.grants import Grants
@@ -118,7 +118,9 @@ async def stage(
         resources.push_async_callback(_stopped, service)
         try:
             await service.start()
-        except (GuestError, DeadlineError) as error:
+        except (GuestError, DeadlineError, LimitError) as error:
+            if isinstance(error, LimitError) and error.reason != "memory_limit":
+                raise  # the server's own limits, which say nothing of the package
             raise PackageError(
                 f"the module of {service_id} does not start: {error.message}",
                 hint=error.hint or "what it printed is in the server's log; `insula build` makes one that starts",

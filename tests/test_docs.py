@@ -41,6 +41,7 @@ FILES = sorted(
 )
 DOCUMENTS = {str(path): Document(REPOSITORY / path) for path in FILES}
 MAKEFILE = (REPOSITORY / "Makefile").read_text()
+LANGUAGES: tuple[Literal["c"], Literal["go"]] = ("c", "go")
 TARGETS = set(re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE))
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS.values(), ids=DOCUMENTS)
@@ -98,13 +99,12 @@ def serves(folder: Path, arguments: list[str]) -> None:
         assert server.end() == 0
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Process]:
-    """What `make serve` starts."""
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """What `make serve` starts; one for all documents, as a reader has one."""
     recipe = re.search(r"^serve:.*\n\t@exec \$\(BIN\)/insula serve (.*) \$\(ARGS\)$", MAKEFILE, re.MULTILINE)
     assert recipe
-    folder = tmp_path / "server"
-    folder.mkdir()
+    folder = tmp_path_factory.mktemp("server")
     with process(folder, *shlex.split(recipe[1])) as server:
         yield server
 
@@ -138,11 +138,13 @@ def test_the_readme_of_an_example(server: Process, tmp_path: Path, name: str, la
     assert json.loads(shell.said)
 
 
-@pytest.mark.parametrize("language", ["c", "go"])
-def test_the_readme_of_a_new_service(server: Process, tmp_path: Path, language: Literal["c", "go"]) -> None:
-    needs(language)
-    shell = Shell(create("order-book", language, tmp_path / "order-book", "shop"), server)
-    follow(Document(shell.folder / "README.md"), shell)
+def test_the_readme_of_a_new_service(server: Process, tmp_path: Path) -> None:
+    """Followed for C; the one for Go, which takes longer to build and is called in `tests/build`, has the same commands."""
+    needs("c")
+    c, go = (create("order-book", language, tmp_path / language, "shop") for language in LANGUAGES)
+    assert Document(c / "README.md").blocks == Document(go / "README.md").blocks
+    shell = Shell(c, server)
+    follow(Document(c / "README.md"), shell)
     assert json.loads(shell.said) == {"message": "Hello, World!"}
 
 
@@ -281,11 +283,26 @@ def check_path(document: Document, code: str) -> None:
     assert any((place / code).exists() for place in places), f"{document.path} names {code}"
 
 
-def test_the_data_folder_holds_what_is_told_of_it(server: Process, tmp_path: Path) -> None:
+def test_the_data_folder_holds_what_is_told_of_it(server: Process) -> None:
     (block,) = [block for block in DOCUMENTS["docs/architecture.md"].blocks if block.text.startswith("insula-data/\n")]
     told = {line.split()[0].rstrip("/") for line in block.text.splitlines() if line.startswith("  ")}
-    there = {path.name for path in (tmp_path / "server" / "insula-data").iterdir()}
+    there = {path.name for path in (server.log.parent / "insula-data").iterdir()}
     assert told == there - {"insula.db-shm", "insula.db-wal"}
+
+
+# Decisions
+
+
+def test_decisions_are_numbered_and_of_one_form() -> None:
+    """A number is one decision's for good; what was chosen, why, what else there was and what it costs is said of each."""
+    files = sorted((REPOSITORY / "docs" / "decisions").iterdir())
+    assert [int(file.name[:4]) for file in files] == list(range(1, len(files) + 1))
+    for file in files:
+        text = file.read_text()
+        assert text.startswith(f"# {int(file.name[:4])}. "), file.name
+        assert "**Chosen.**" in text, file.name
+        assert "**Why.**" in text, file.name
+        assert "**Rejected.**" in text, file.name
 
 
 # The Makefile

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import wasmtime
 
+from insula.build.tools import cache_folder
 from tests.toolchains import needs
 
 SOURCES = Path(__file__).parent
@@ -25,7 +26,10 @@ def build_c(source: Path | str, *flags: str) -> Path:
     source = SOURCES / source
     command = [str(needs("c").program), "cc", "-target", "wasm32-wasi", "-mexec-model=reactor", "-O2", "-s"]
     command += [*flags, str(source), "-o"]
-    return _build(source.stem, source.read_bytes(), command, {})
+    # the cache of `insula build`: on a new machine the C library is compiled once, and not for each of the two
+    caches = {name: str(cache_folder("zig") / name) for name in ("global", "local")}
+    environment = {f"ZIG_{name.upper()}_CACHE_DIR": folder for name, folder in caches.items()}
+    return _build(source.stem, source.read_bytes(), command, environment)
 
 
 def build_go(source: Path | str) -> Path:

@@ -46,7 +46,7 @@ from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.folder import DataFolder
 from insula.storage.state import StateRepository
-from insula.wasm.threads import ThreadEngine
+from insula.wasm.engine import NativeEngine
 
 
 @dataclass
@@ -96,7 +96,7 @@ async def assembled(settings: Settings) -> AsyncIterator[House]:
 async def _standing(settings: Settings, folder: DataFolder, database: Database) -> AsyncIterator[House]:
     limits = settings.limits
     registry, facts, logs = Registry(), Facts(), GuestLogs()
-    engine = ThreadEngine(
+    engine = await NativeEngine.open(
         folder.path / "modules",
         threads=limits.threads,
         compile_timeout=settings.packages.compile_timeout_ms / 1000,

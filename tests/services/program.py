@@ -189,6 +189,7 @@ class MemoryExchange:
 
     def __init__(self, entry: Entry, payload: bytes) -> None:
         self.entry = entry
+        self.pace = entry.pace
         self.payload = payload
 
     def begin(self, guest: Guest) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from insula.schema.idl import parse_idl
 from insula.services.generation import Generation, Workshop, stage
 from insula.services.registry import Registry
 from insula.services.state import State
-from insula.wasm.threads import ThreadEngine
+from insula.wasm.engine import NativeEngine
 from tests.guests import build_c, digest, wat
 
 RELAY = Path(__file__).parent / "relay.c"
@@ -60,7 +60,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Town:
     """Services on one registry, which may call each other."""
 
-    def __init__(self, registry: Registry, engine: ThreadEngine, workshop: Workshop) -> None:
+    def __init__(self, registry: Registry, engine: NativeEngine, workshop: Workshop) -> None:
         self.registry = registry
         self.engine = engine
         self.workshop = workshop
@@ -68,7 +68,7 @@ class Town:
 
     @classmethod
     async def found(cls, cache: Path) -> Town:
-        registry, engine, logs = Registry(), ThreadEngine(cache, threads=8), GuestLogs()
+        registry, engine, logs = Registry(), await NativeEngine.open(cache, threads=8), GuestLogs()
         host = HostServices(logs=logs, env={"shop.A": {"REGION": "eu"}}, find=registry.plan)
         workshop = Workshop(
             engine=engine,

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from insula.wasm.contract import Engine
-from insula.wasm.threads import ThreadEngine
+from insula.wasm.engine import NativeEngine
+from tests.wasm.reference.threads import ThreadEngine
 from tests.wasm.rig import Rig
 
-ENGINES: dict[str, Callable[[Path], Engine]] = {"threads": ThreadEngine}
+
+async def threads(cache: Path) -> Engine:
+    """The reference: the same promises over wasmtime's public Python API, a thread a call."""
+    return ThreadEngine(cache)
+
+
+ENGINES: dict[str, Callable[[Path], Awaitable[Engine]]] = {"native": NativeEngine.open, "threads": threads}
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +29,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(params=sorted(ENGINES))
 async def engine(request: pytest.FixtureRequest, cache: Path) -> AsyncIterator[Engine]:
-    engine = ENGINES[request.param](cache)
+    engine = await ENGINES[request.param](cache)
     yield engine
     await engine.close()
 

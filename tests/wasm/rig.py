@@ -9,8 +9,9 @@ from typing import Any
 
 from insula.abi.okra import OkraAbi
 from insula.wasm.contract import Engine, Guest, HostImport, Instance, Limits, Module, Program, Signature, WasiOptions
-from insula.wasm.threads import ThreadEngine
+from insula.wasm.engine import NativeEngine
 from tests.guests import build_c, build_go, digest
+from tests.wasm.reference.threads import ThreadEngine
 
 
 class Rig:
@@ -75,6 +76,8 @@ class Rig:
         return (len(answer),)
 
     async def free(self) -> bool:
-        """Waits until no thread is in a guest; False where one stays."""
+        """Waits until no thread is in a guest, and nothing runs for one; False where one stays."""
+        if isinstance(self.engine, NativeEngine):
+            return await self.engine.schedule.idle(5.0)
         assert isinstance(self.engine, ThreadEngine)
         return await self.engine.workers.idle(5.0)

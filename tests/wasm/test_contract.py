@@ -19,6 +19,7 @@ from insula.errors import (
     UnavailableError,
 )
 from insula.wasm.contract import Engine, Guest, HostImport, Limits, RefusalError, Signature, WasiOptions
+from insula.wasm.pace import Pace
 from tests.guests import digest, wat
 from tests.wasm.rig import Rig
 
@@ -28,6 +29,7 @@ class Steps:
 
     def __init__(self, export: str, *args: int) -> None:
         self.export = export
+        self.pace = Pace()
         self._args = args
 
     def begin(self, guest: Guest) -> tuple[int, ...]:
@@ -201,6 +203,7 @@ async def test_the_answer_comes_by_the_deadline(rig: Rig, method: str, payload: 
 async def test_loops_stop_neither_each_other_nor_anyone_else(rig: Rig) -> None:
     loops = [asyncio.ensure_future(rig.call("loop", within=0.4)) for _ in range(4)]
     while not all(loop.done() for loop in loops):
+        await asyncio.sleep(0)  # an answer that is there at once leaves no room for timers
         assert await rig.call("echo", b"1") == b"1"
     for loop in loops:
         with pytest.raises(DeadlineError):
@@ -377,6 +380,44 @@ async def test_helper_exports_may_not_call_the_host_without_end(engine: Engine) 
     program = engine.link(module, [offered], Limits(), WasiOptions())
     with pytest.raises(GuestError, match="from within itself"):
         await run(program, Steps("go"))
+
+
+@pytest.mark.parametrize("where", ["before", "under a host function", "in its sleep"])
+async def test_a_helper_export_may_not_wait(engine: Engine, where: str) -> None:
+    path = wat(
+        """(module (import "t" "h" (func $h (param i32 i32) (result i32)))
+             (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+             (memory (export "memory") 1) (data (i32.const 24) "\\00\\e1\\f5\\05") (data (i32.const 16) "\\01")
+             (func (export "wait") (param i32) (result i32) (call $h (i32.const 0) (i32.const 1)))
+             (func (export "nap") (param i32) (result i32)
+               (call $poll (i32.const 0) (i32.const 64) (i32.const 1) (i32.const 128)))
+             (func (export "go") (result i32) (call $h (i32.const 1) (i32.const 1))))"""
+    )
+    module = await engine.load(path, digest(path))
+    helper = "nap" if where == "in its sleep" else "wait"
+
+    class Early(Steps):
+        def begin(self, guest: Guest) -> tuple[int, ...]:
+            return (guest.call(helper, 0),)[1:]
+
+    async def later() -> bytes:
+        return b""
+
+    def host(scope: Any, request: bytes) -> Any:
+        if where == "under a host function" and not nested:
+            nested.append(True)
+            return b""
+        return later()
+
+    nested: list[bool] = []
+    signature = Signature(("i32", "i32"), ("i32",))
+    offered = HostImport(
+        "t", "h", signature, lambda guest, args: b"", host, lambda guest, answer: (guest.call(helper, 0),)
+    )
+    program = engine.link(module, [offered], Limits(), WasiOptions())
+    steps = Steps("go") if where == "under a host function" else Early("go")
+    with pytest.raises(GuestError, match="helper export"):
+        await run(program, steps)
 
 
 async def run(program: Any, steps: Steps) -> bytes:

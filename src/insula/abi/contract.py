@@ -6,19 +6,21 @@ An ABI is made once for a module; `entry` once a method at deploy; `exchange` on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from insula.wasm.contract import Exchange, HostFunction, HostImport, Signature
+from insula.wasm.pace import Pace
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A method as an ABI enters it: `number` is its index in the schema's method list."""
+    """A method as an ABI enters it: `number` is its index in the schema's method list, `pace` how long its calls take."""
 
     export: str
     method: bytes
     number: int
+    pace: Pace = field(default_factory=Pace, compare=False, repr=False)
 
 
 class Abi(Protocol):

@@ -102,10 +102,11 @@ class OkraAbi:
 class _SixCalls:
     """allocate x 2, handle_request, deallocate x 3."""
 
-    __slots__ = ("_method", "_payload", "export")
+    __slots__ = ("_method", "_payload", "export", "pace")
 
     def __init__(self, entry: Entry, payload: bytes) -> None:
         self.export = entry.export
+        self.pace = entry.pace
         self._method = entry.method
         self._payload = payload
 
@@ -127,10 +128,11 @@ class _SixCalls:
 class _OneCall:
     """`insula_call` on a buffer that the guest keeps."""
 
-    __slots__ = ("_number", "_payload", "export")
+    __slots__ = ("_number", "_payload", "export", "pace")
 
     def __init__(self, entry: Entry, payload: bytes) -> None:
         self.export = entry.export
+        self.pace = entry.pace
         self._number = entry.number
         self._payload = payload
 

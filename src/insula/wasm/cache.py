@@ -80,18 +80,6 @@ class CodeCache:
             os.close(folder)
         return path
 
-    def put(self, digest: str, code: bytes | bytearray) -> Path:
-        """Writes code that is in memory."""
-        draft = self.draft(digest)
-        try:
-            with draft.open("xb") as file:
-                file.write(code)
-                file.flush()
-                os.fsync(file.fileno())
-            return self.keep(digest, draft, hashlib.sha256(code).hexdigest())
-        finally:
-            draft.unlink(missing_ok=True)
-
     def drop(self, digest: str) -> None:
         """Forgets the code of one module."""
         self.path(digest).unlink(missing_ok=True)

@@ -53,10 +53,10 @@ def main() -> None:
 def _compile(wasm: bytes) -> bytearray:
     import wasmtime
 
-    from insula.wasm.config import make_engine
+    from insula.wasm.config import make_config
 
     try:
-        module = wasmtime.Module(make_engine(), wasm)
+        module = wasmtime.Module(wasmtime.Engine(make_config()), wasm)
     except wasmtime.WasmtimeError as error:
         _refuse(f"the file is no valid WebAssembly module: {_plain(str(error))}")
     for kind, found, most in (("exports", module.exports, MAX_EXPORTS), ("imports", module.imports, MAX_IMPORTS)):

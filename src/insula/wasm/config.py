@@ -1,7 +1,8 @@
 """How guests are compiled: one set of engine options, and the fingerprint under which their code is cached.
 
 Policy
-- Epochs are on, so that a guest can be stopped (see instance.py).
+- Epochs are on, so that a guest can be stopped at any moment (see native.py).
+- A memory never moves: its place is found once, and stays good as long as the instance lives.
 - One memory of 32-bit addresses, never shared: threads, 64-bit and multiple memories are off. So are garbage-collected
   types and exceptions, which no supported toolchain needs: what is off cannot be attacked.
 - The fingerprint covers everything that native code depends on. A wasmtime of another version, another option or another
@@ -20,6 +21,7 @@ import wasmtime
 #: Options of `wasmtime.Config`, in the order in which they are set.
 OPTIONS: tuple[tuple[str, bool | int], ...] = (
     ("epoch_interruption", True),
+    ("memory_may_move", False),
     ("wasm_threads", False),
     ("shared_memory", False),
     ("wasm_memory64", False),
@@ -38,9 +40,9 @@ FINGERPRINT = hashlib.sha256(
 ).hexdigest()[:16]
 
 
-def make_engine() -> wasmtime.Engine:
-    """A new engine with these options; code compiled by any of them runs on all of them."""
+def make_config() -> wasmtime.Config:
+    """A new set of these options. Code that was compiled with it runs on every engine that has it, pooled or not."""
     config = wasmtime.Config()
     for name, value in OPTIONS:
         setattr(config, name, value)
-    return wasmtime.Engine(config)
+    return config

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from insula.errors import InsulaError
+from insula.wasm.pace import Pace
 
 
 class RefusalError(InsulaError):
@@ -31,7 +32,8 @@ class Guest(Protocol):
         """Whether the module exports a function of this name."""
 
     def call(self, export: str, *args: int) -> int:
-        """Runs a small helper export (allocate, deallocate) to its end. Results are unsigned; of a void function, 0."""
+        """Runs a small helper export (allocate, deallocate) to its end. Results are unsigned; of a void function, 0. It
+        may neither sleep nor call a host function that has to wait: GuestError."""
 
     def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
         """A copy of guest memory. GuestError where any of it is outside, LimitError where it is over `limit` bytes (the
@@ -80,9 +82,11 @@ class HostImport:
 class Exchange(Protocol):
     """One call of a guest: `begin` writes the input and gives the arguments of `export`; the engine runs `export`;
     `finish` reads the result and frees what was allocated. All three raise InsulaError; after any but a RefusalError the
-    instance is not used again, so they need not tidy up."""
+    instance is not used again, so they need not tidy up. `pace` is shared by the calls of one method: what the engine
+    remembers of how long they take."""
 
     export: str
+    pace: Pace
 
     def begin(self, guest: Guest) -> tuple[int, ...]: ...
 

@@ -1,14 +1,14 @@
-"""One live guest: its store, its exports as an ABI sees them, and the host functions that it calls.
+"""One live guest as an ABI sees it: its memory and exports, the host functions that it calls, and how it ends.
 
 Policy
-- An instance has a wasmtime engine of its own. An epoch belongs to an engine, so one public call (`increment_epoch`) stops
-  exactly this guest, at any moment and from any thread, and no clock has to tick. The code is mapped from the cache, so
-  that an engine costs a third of a millisecond and about 120 KB.
-- The epoch moves once in an instance's life: when it is to stop. Nothing sets the deadline anew, so a stopped guest can
-  never run on.
 - It is entered by one thread at a time. It is never entered again after a trap, an exit, a stop or an error of the host.
-- No exception ever passes through wasmtime. What a host function raises is kept here, the guest is stopped, every further
-  host function answers zero at once, and the error is raised when the guest has come out.
+- No exception ever passes through wasmtime. What a host function raises is kept, the guest traps, and the error is raised
+  when the guest has come out.
+- A host function that has to wait suspends the guest's fiber: `wait` says what for, and whoever polls the guest sees to it
+  and gives the outcome to `resume_with`. Where the guest cannot be suspended, in a helper export and under a host
+  function, one that has to wait is refused.
+- A helper export holds the thread that called it. In a worker it may, until the deadline; on the event loop it gets
+  `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs, and its method goes to the workers.
 - The memory stands at its limit where less is left than an eighth of the limit, or than the guest took in this very call,
   or than it wanted. Toolchains grow in steps of very different sizes (C by pages, Go by megabytes, doubling buffers by
   what they have), and the step that failed cannot be seen from outside; each of the three says that it would not have
@@ -17,306 +17,266 @@ Policy
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import wasmtime
 
-from insula.errors import GuestError, InsulaError, LimitError
-from insula.wasm.config import make_engine
-from insula.wasm.contract import Exchange, HostImport, Limits, RefusalError, Signature, WasiOptions
+from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
+from insula.wasm import native, wasi
+from insula.wasm.contract import HostImport, Signature
 from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
-from insula.wasm.line import Line
-from insula.wasm.memory import Memory
-from insula.wasm.modules import Code
-from insula.wasm.wasi import Wasi
+from insula.wasm.linking import Blueprint
+from insula.wasm.native import Cell, Definition, Template
+from insula.wasm.pace import Pace
+from insula.wasm.wasi import Nap, Wasi
 
 log = logging.getLogger("insula.wasm")
 
-_MASK = {"i32": 0xFFFFFFFF, "i64": 0xFFFFFFFFFFFFFFFF}
-_TYPES = {
-    "i32": wasmtime.ValType.i32,
-    "i64": wasmtime.ValType.i64,
-    "f32": wasmtime.ValType.f32,
-    "f64": wasmtime.ValType.f64,
-}
+#: Processor time (s) that a helper export may take on the event loop once its slice is over.
+INLINE_CPU = 0.1
 
 #: How deep host functions may be nested in one another through the guest's helper exports.
 _MAX_NESTING = 8
 
-#: Tables that a module may have.
-_MAX_TABLES = 8
 
+class LiveInstance(Cell):
+    """`inline`: it runs on the event loop. `deadline` (of `time.monotonic()`), `pace` and `scope` are those of the call
+    under way. `wait` is what the suspended guest waits for: seconds, or an awaitable."""
 
-class Binding(NamedTuple):
-    """One import of a module and what answers it: a host function, or WASI where that is None."""
+    __slots__ = (
+        *("_answer", "_binding", "_blueprint", "_cpu", "_cpu_of", "_due", "_entered_with", "_limit", "_nap", "_wasi"),
+        *("alive", "deadline", "inline", "notes", "pace", "scope", "stopped", "wait"),
+    )
 
-    module: str
-    name: str
-    signature: Signature
-    host: HostImport | None
-
-
-class Blueprint(NamedTuple):
-    """What every instance of a program is made of. `memory_most` is the limit (bytes) that its memory really has."""
-
-    code: Code
-    bindings: Sequence[Binding]
-    limits: Limits
-    wasi: WasiOptions
-    memory_most: int
-
-
-class ThreadInstance:
-    """An instance as the contract has it. `start`, `run` and `free` are called in a worker thread; `stop` on the loop."""
-
-    def __init__(self, blueprint: Blueprint, line: Line) -> None:
+    def __init__(self, template: Template, blueprint: Blueprint) -> None:
+        super().__init__(template)
         self.alive = True
+        self.stopped = False
         self.notes: dict[str, int] = {}
-        self.line = line
+        self.inline = True
+        self.deadline = 0.0
+        self.pace: Pace | None = None
+        self.scope: Any = None
+        self.wait: float | Awaitable[Any] | None = None
+        self._binding: HostImport | Nap
+        self._answer: Callable[[], tuple[int, ...]] | None = None
         self._blueprint = blueprint
-        self._signatures: Mapping[str, Signature] = blueprint.code.exports
-        self._scope: Any = None
-        self._failure: BaseException | None = None
-        self._nesting = 0
+        self._limit = blueprint.limits.output_bytes
         self._entered_with = 0
-        self._engine: wasmtime.Engine | None = None
-        self._module: wasmtime.Module | None = None
-        self._store: wasmtime.Store | None = None
-        self._linker: wasmtime.Linker | None = None
-        self._export: Callable[[str], Any] = lambda name: None
-        self._functions: dict[str, wasmtime.Func] = {}
-        self._memory: Memory | None = None
+        self._cpu = 0.0
+        self._cpu_of = 0
+        self._due = False
         self._wasi = Wasi(self, blueprint.wasi)
-
-    # A life
-
-    def start(self) -> None:
-        """Makes the instance and runs its `_initialize`. InsulaError, StoppedError."""
-        try:
-            self._start()
-        except BaseException as error:
-            self.alive = False
-            raise self._error(error) from None
-
-    def run(self, exchange: Exchange, scope: Any) -> bytes:
-        """Runs one exchange. InsulaError, StoppedError."""
-        self._scope = scope
-        try:
-            self._entered_with = self._size()
-            args = exchange.begin(self)
-            return exchange.finish(self, args, self.call(exchange.export, *args))
-        except RefusalError:
-            raise
-        except BaseException as error:
-            self.alive = False
-            raise self._error(error) from None
-        finally:
-            self._scope = None
-
-    def stop(self) -> None:
-        """Makes the guest trap wherever it is, and ends what it waits for."""
-        self.alive = False
-        self.line.stop()
-        self._interrupt()
-
-    def free(self) -> None:
-        """Gives everything back; idempotent."""
-        self.alive = False
-        store, linker, module = self._store, self._linker, self._module
-        self._store = self._linker = self._module = self._engine = self._memory = None
-        self._functions.clear()
-        self._export = lambda name: None
-        for owned in (store, linker, module):
-            if owned is not None:
-                owned.close()
-        try:
-            self._wasi.flush()
-        except Exception:
-            log.exception("the last output of a guest could not be written")
 
     # What an ABI sees
 
     def has(self, export: str) -> bool:
-        return export in self._signatures
-
-    def call(self, export: str, *args: int) -> int:
-        signature = self._signatures.get(export)
-        if signature is None:
-            raise GuestError(f"the guest exports no function {export}")
-        function = self._function(export)
-        try:
-            value = function(self._live_store(), *args)
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            self._check()
-            raise fault(error, self.at_memory_limit()) from None
-        self._check()
-        return value & _MASK[signature.results[0]] if isinstance(value, int) else 0
+        return export in self.template.exports
 
     def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
-        most = self._blueprint.limits.output_bytes if limit is None else limit
-        memory = self._live_memory()
-        memory.check(pointer, size)
+        end = pointer + size
+        if end > self._size or pointer < 0 or size < 0:
+            self._check(pointer, size)
+        most = self._limit if limit is None else limit
         if size > most:
             raise LimitError(
                 f"the guest gave {size} bytes; at most {most} are taken",
                 reason="output_limit",
                 hint="raise limits.output_mb of the package, or answer in parts",
             )
-        return memory.read(pointer, size)
-
-    def write(self, pointer: int, data: bytes) -> None:
-        self._live_memory().write(pointer, data)
+        return self._view[pointer:end].tobytes()
 
     def at_memory_limit(self, wanted: int = 0) -> bool:
-        size, most = self._size(), self._blueprint.memory_most
+        size, most = self.size(), self._blueprint.memory_most
         return bool(size) and most - size < max(most // 8, size - self._entered_with, wanted)
 
-    # What WASI sees
+    # Its life
 
-    def peek(self, pointer: int, size: int) -> bytes:
-        return self._live_memory().read(pointer, size)
+    def enter(self, scope: Any, deadline: float, pace: Pace | None) -> None:
+        """Makes ready for one call."""
+        self.scope = scope
+        self.deadline = deadline
+        self.pace = pace
+        self._entered_with = self.size()
+        self.slice()
 
-    def sleep(self, seconds: float) -> None:
-        self.line.sleep(seconds)
+    def stop(self) -> None:
+        """Asks the guest to end, wherever it is; for the loop. It does by the end of its slice."""
+        self.alive = False
+        self.stopped = True
 
-    def exit(self, what: str) -> None:
-        self._fail(exhausted(what) if self.at_memory_limit() else GuestError(what, reason="exit"))
-
-    # Inside
-
-    def _start(self) -> None:
-        blueprint = self._blueprint
-        engine = make_engine()
-        store = self._store = wasmtime.Store(engine)
-        limits = blueprint.limits
-        store.set_limits(
-            memory_size=limits.memory_bytes,
-            table_elements=limits.table_elements,
-            instances=1,
-            tables=_MAX_TABLES,
-            memories=1,
-        )
-        store.set_epoch_deadline(1)
-        self._engine = engine
-        self._check()  # a stop before this line found no engine
-        self._module = blueprint.code.load(engine)
-        linker = self._linker = wasmtime.Linker(engine)
-        for binding in blueprint.bindings:
-            kind = _function_type(binding.signature)
-            linker.define_func(binding.module, binding.name, kind, self._callback(binding), access_caller=True)
+    def free(self) -> None:
+        """Gives everything back; idempotent. Nobody is in it."""
+        self.alive = False
+        self.dispose()
+        self.scope = self._answer = self.wait = None
         try:
-            exports = linker.instantiate(store, self._module).exports(store)
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            self._check()
-            raise fault(error, at_limit=False) from None
-        self._check()
-        self._export = exports.get
-        self._entered_with = self._size()
-        if self.has("_initialize"):
-            self.call("_initialize")
+            self._wasi.flush()
+        except Exception:
+            log.exception("the last output of a guest could not be written")
 
-    def _callback(self, binding: Binding) -> Callable[..., Any]:
-        """The Python function behind one import. It never raises, and always gives results of the right types."""
-        masks = [_MASK.get(kind) for kind in binding.signature.params]
-        zeros = _shape([0] * len(binding.signature.results))
-        host, name = binding.host, binding.name
+    def why(self, error: BaseException) -> BaseException:
+        """What an error out of the guest is called; StoppedError stays."""
+        if isinstance(error, InsulaError | StoppedError):
+            return error
+        if isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
+            return StoppedError() if self.stopped else fault(error, self._entered_with > 0 and self.at_memory_limit())
+        return unexpected(error)
 
-        def callback(caller: wasmtime.Caller, *args: Any) -> Any:
-            try:
-                if self._failure is not None or self.line.stopped:
-                    return zeros
-                if self._memory is None:
-                    self._export = caller.get  # the module's start function runs: there are no exports yet
-                unsigned = tuple(arg & mask for arg, mask in zip(args, masks, strict=True) if mask is not None)
-                if host is not None:
-                    return self._serve(host, unsigned, zeros)
-                errno = self._wasi.call(name, unsigned)
-                return errno if binding.signature.results else None
-            except BaseException as error:
-                self._fail(error)
-                return zeros
+    def overrun(self) -> None:
+        native.machine().ticker.used = True
+        self._due = True
+        if self.stopped or time.monotonic() >= self.deadline:
+            raise StoppedError
+        if not self.inline:
+            return
+        if self.pace is not None:
+            self.pace.helper_overran()
+        now = time.thread_time()
+        if self._cpu_of != self.helpers:
+            self._cpu_of, self._cpu = self.helpers, now
+        elif now - self._cpu > INLINE_CPU:
+            raise GuestError("a helper export of the guest, such as its allocate, takes far too long", reason="helper")
 
-        return callback
+    # Host functions
 
-    def _serve(self, host: HostImport, args: tuple[int, ...], zeros: Any) -> Any:
-        if self._nesting == _MAX_NESTING:
+    def serve(self, host: HostImport, args: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Runs a host function; None where the guest has to wait for it."""
+        if self.stopped:
+            raise StoppedError
+        if self.depth == _MAX_NESTING:
             raise GuestError(f"the guest's helper exports call {host.module}.{host.name} from within itself")
-        self._nesting += 1
+        self.depth += 1
         try:
             request = host.take(self, args)
             if request is None:
-                return zeros
-            answer = host.function(self._scope, request)
-            if inspect.isawaitable(answer):
-                answer = self.line.wait_for(answer)
-            if not isinstance(answer, bytes):
+                return (0,) * len(host.signature.results)
+            answer = host.function(self.scope, request)
+            if isinstance(answer, bytes):
+                return self._given(host, answer)
+            if not inspect.isawaitable(answer):
                 raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
-            results = host.give(self, answer)
-            if len(results) != len(host.signature.results):
-                raise TypeError(f"{host.module}.{host.name} gave {len(results)} results")
-            return _shape(results)
+            if self.depth > 1 or not self.yields:
+                discard(answer)
+                raise GuestError(f"a helper export of the guest calls {host.module}.{host.name}, which has to wait")
+            self.wait = answer
+            self._answer = None
+            self._binding = host
+            return None
         finally:
-            self._nesting -= 1
+            self.depth -= 1
+            if self._due:
+                self._come_due()
 
-    def _fail(self, error: BaseException) -> None:
-        """Keeps the first error, and stops the guest."""
-        if self._failure is None:
-            self._failure = error
-        self._interrupt()
-
-    def _interrupt(self) -> None:
-        engine = self._engine
-        if engine is not None:
-            engine.increment_epoch()
-
-    def _check(self) -> None:
-        """Raises what a host function kept, or StoppedError."""
-        if self._failure is not None:
-            raise self._failure
-        if self.line.stopped:
+    def serve_wasi(self, name: str, args: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Runs a WASI function; None where the guest has to sleep."""
+        if self.stopped:
             raise StoppedError
+        answer = self._wasi.call(name, args)
+        if isinstance(answer, int):
+            return (answer,)
+        if answer.seconds == 0:
+            return (answer.wake(),)
+        if self.depth or not self.yields:
+            raise GuestError("a helper export of the guest, such as its allocate, sleeps")
+        self.wait = answer.seconds
+        self._answer = None
+        self._binding = answer
+        return None
 
-    def _error(self, error: BaseException) -> BaseException:
-        return error if isinstance(error, InsulaError | StoppedError) else unexpected(error)
+    def resume_with(self, outcome: Callable[[], bytes]) -> None:
+        """The outcome of what the guest waits for: `outcome` gives the answer of a host function or raises its error."""
+        binding = self._binding
+        self.wait = None
+        if isinstance(binding, Nap):
+            wake = binding.wake
+            self._answer = lambda: (wake(),)
+        else:
+            self._answer = functools.partial(self._served, binding, outcome)
 
-    def _function(self, name: str) -> wasmtime.Func:
-        function = self._functions.get(name)
-        if function is None:
-            found = self._export(name)
-            if not isinstance(found, wasmtime.Func):
-                raise GuestError(f"the guest exports no function {name}")
-            function = self._functions[name] = found
-        return function
+    def answered(self) -> tuple[int, ...] | None:
+        answer = self._answer
+        if answer is None:
+            return None
+        self._answer = None
+        return answer()
 
-    def _live_memory(self) -> Memory:
-        if self._memory is None:
-            found = self._export("memory")
-            if not isinstance(found, wasmtime.Memory):
-                raise GuestError("the guest exports no memory")
-            self._memory = Memory(self._live_store(), found)
-        return self._memory
-
-    def _live_store(self) -> wasmtime.Store:
-        if self._store is None:
+    def _served(self, host: HostImport, outcome: Callable[[], bytes]) -> tuple[int, ...]:
+        answer = outcome()
+        if self.stopped:
             raise StoppedError
-        return self._store
+        if not isinstance(answer, bytes):
+            raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
+        self.depth += 1
+        try:
+            return self._given(host, answer)
+        finally:
+            self.depth -= 1
+            if self._due:
+                self._come_due()
 
-    def _size(self) -> int:
-        return self._live_memory().size() if self._blueprint.code.has_memory else 0
+    def _come_due(self) -> None:
+        """The slice was over where the guest could not yield, under a host function: it does once it is out of that."""
+        if not self.depth:
+            self._due = False
+            self.yield_soon()
+
+    def _given(self, host: HostImport, answer: bytes) -> tuple[int, ...]:
+        results = host.give(self, answer)
+        if len(results) != len(host.signature.results):
+            raise TypeError(f"{host.module}.{host.name} gave {len(results)} results")
+        return results
+
+    def exit(self, what: str) -> None:
+        """What WASI ends a guest by."""
+        at_limit = self.at_memory_limit()
+        raise exhausted(what) if at_limit else GuestError(what, reason="exit")
 
 
-def _function_type(signature: Signature) -> wasmtime.FuncType:
-    """A new type each time: wasmtime ties one to the engine that it is first used with."""
-    return wasmtime.FuncType(
-        [_TYPES[kind]() for kind in signature.params], [_TYPES[kind]() for kind in signature.results]
+def template_of(blueprint: Blueprint) -> Template:
+    """The blueprint, linked. A mistake in a host function's signature is a ValueError."""
+    definitions = []
+    for binding in blueprint.bindings:
+        if binding.host is not None:
+            callback = native.later(binding.signature, functools.partial(_serve, binding.host))
+            is_later = True
+        else:
+            callback, is_later = _wasi_callback(binding.name)
+        definitions.append(Definition(binding.module, binding.name, binding.signature, callback, is_later))
+    limits = blueprint.limits
+    return Template(
+        blueprint.code.module,
+        dict(blueprint.code.exports),
+        definitions,
+        memory_bytes=limits.memory_bytes,
+        table_elements=limits.table_elements,
     )
 
 
-def _shape(results: Sequence[int]) -> Any:
-    """Results as wasmtime-py wants them from a callback."""
-    if not results:
-        return None
-    return results[0] if len(results) == 1 else list(results)
+def _serve(host: HostImport, cell: LiveInstance, args: tuple[int, ...]) -> tuple[int, ...] | None:
+    return cell.serve(host, args)
+
+
+@functools.cache
+def _wasi_callback(name: str) -> tuple[Any, bool]:
+    """One callback a function of WASI, shared by every program of the process; and whether it may wait."""
+    signature: Signature = wasi.FUNCTIONS[name]
+    waits = name in wasi.NAPPING
+    make = native.later if waits else native.now
+    return make(signature, lambda cell, args: cell.serve_wasi(name, args)), waits
+
+
+def cancelled() -> bytes:
+    """The outcome of a host function that the host gave up."""
+    raise UnavailableError("the host cancelled what the guest waited for")
+
+
+def discard(awaitable: object) -> None:
+    """Drops an awaitable that nobody will await; a coroutine is closed, so that it does not warn that it never was."""
+    if inspect.iscoroutine(awaitable):
+        awaitable.close()

@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from insula.errors import PackageError
 from insula.wasm import wasi
 from insula.wasm.contract import HostImport, Limits, Signature, WasiOptions
-from insula.wasm.instance import Binding, Blueprint
 from insula.wasm.modules import Code, Import
+
+
+class Binding(NamedTuple):
+    """One import of a module and what answers it: a host function, or WASI where that is None."""
+
+    module: str
+    name: str
+    signature: Signature
+    host: HostImport | None
+
+
+class Blueprint(NamedTuple):
+    """What every instance of a program is made of. `memory_most` is the limit (bytes) that its memory really has."""
+
+    code: Code
+    bindings: Sequence[Binding]
+    limits: Limits
+    wasi: WasiOptions
+    memory_most: int
 
 
 def bind(code: Code, imports: Sequence[HostImport], limits: Limits, options: WasiOptions) -> Blueprint:

@@ -23,8 +23,8 @@ import wasmtime
 from insula.errors import InsulaError, UnavailableError
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler, no_room
-from insula.wasm.config import make_engine
 from insula.wasm.contract import Signature
+from insula.wasm.native import machine
 
 log = logging.getLogger("insula.wasm")
 
@@ -46,11 +46,10 @@ class Code:
     """The compiled code of one module. `memory_bytes` is what its memory starts with, `memory_most` what it may declare
     to grow to (None: no bound of its own)."""
 
-    def __init__(self, digest: str, cache: CodeCache, path: Path) -> None:
+    def __init__(self, digest: str, path: Path) -> None:
         self.digest = digest
         self.users = 0
-        self._cache = cache
-        self._module = module = wasmtime.Module.deserialize_file(make_engine(), str(path))
+        self.module = module = wasmtime.Module.deserialize_file(machine().engine, str(path))
         self.exports: Mapping[str, Signature] = {
             export.name: _signature(export.type)
             for export in module.exports
@@ -62,17 +61,6 @@ class Code:
         self.memory_bytes = memories[0].limits.min * PAGE if memories else 0
         most = memories[0].limits.max if memories else None
         self.memory_most = None if most is None else most * PAGE
-
-    def load(self, engine: wasmtime.Engine) -> wasmtime.Module:
-        """The module for another engine: the code is mapped, not copied. Blocks for a moment."""
-        path = str(self._cache.path(self.digest))
-        try:
-            return wasmtime.Module.deserialize_file(engine, path)
-        except wasmtime.WasmtimeError:
-            log.warning("the code of module %s was gone from the cache; it is written again", self.digest[:12])
-            self._cache.prepare()
-            self._cache.put(self.digest, self._module.serialize())
-            return wasmtime.Module.deserialize_file(engine, path)
 
 
 class OpenModule:
@@ -158,7 +146,7 @@ class Modules:
                 path = await asyncio.to_thread(self._cache.keep, digest, draft, sha256)
             finally:
                 await asyncio.to_thread(draft.unlink, missing_ok=True)
-            code = await asyncio.to_thread(Code, digest, self._cache, path)
+            code = await asyncio.to_thread(Code, digest, path)
             self._codes[digest] = code
             await asyncio.to_thread(self._cache.sweep, set(self._codes))
         return self._codes.setdefault(digest, code)
@@ -168,7 +156,7 @@ class Modules:
         if path is None:
             return None
         try:
-            return Code(digest, self._cache, path)
+            return Code(digest, path)
         except wasmtime.WasmtimeError as error:
             log.warning("the cached code of module %s cannot be loaded and is made again: %s", digest[:12], error)
             with contextlib.suppress(OSError):

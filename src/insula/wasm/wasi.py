@@ -5,7 +5,7 @@ Policy
   `WasiOptions.write`), an empty stdin, and sleep. It has no files, no folders and no sockets: what works on those fails
   with the errno of a descriptor that is not open, and the scan for preopened folders finds none.
 - A bad pointer is the guest's errno 21 (EFAULT), never a trap of ours. Every count has a bound.
-- Sleeping ends with the call's deadline, and as soon as nobody waits for the guest any more.
+- Nothing here sleeps: a function that has to gives a `Nap`, and whoever runs the guest sees to it, and to the deadline.
 - Nothing here knows an engine: `Host` is all that it stands on, and `FUNCTIONS` is all that an engine needs to know.
 
 Shapes in memory, little-endian
@@ -22,11 +22,11 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Iterator, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple, Protocol
 
 from insula.wasm.contract import Signature, WasiOptions
-from insula.wasm.memory import OutOfBoundsError
+from insula.wasm.faults import OutOfBoundsError
 
 MODULE = "wasi_snapshot_preview1"
 
@@ -47,7 +47,7 @@ _CLOCK, _READABLE, _WRITABLE = 0, 1, 2
 
 
 class Host(Protocol):
-    """What WASI stands on: the memory of one guest, a sleep that can be ended, and a way to end the guest."""
+    """What WASI stands on: the memory of one guest, and a way to end the guest."""
 
     def peek(self, pointer: int, size: int) -> bytes:
         """A copy of guest memory; OutOfBoundsError."""
@@ -55,11 +55,15 @@ class Host(Protocol):
     def write(self, pointer: int, data: bytes) -> None:
         """Writes guest memory; OutOfBoundsError."""
 
-    def sleep(self, seconds: float) -> None:
-        """Sleeps; raises where the guest was stopped meanwhile."""
-
     def exit(self, what: str) -> None:
         """Ends the guest; `what` is a plain sentence of how it ended."""
+
+
+class Nap(NamedTuple):
+    """A sleep that a function asks for before it can answer: `wake` gives its errno, `seconds` from now."""
+
+    seconds: float
+    wake: Callable[[], int]
 
 
 def _signatures() -> dict[str, Signature]:
@@ -86,6 +90,9 @@ def _signatures() -> dict[str, Signature]:
 
 #: Function name -> type, of every function that a guest may import from `wasi_snapshot_preview1`.
 FUNCTIONS: Mapping[str, Signature] = _signatures()
+
+#: The functions that may ask for a nap.
+NAPPING = frozenset({"poll_oneoff"})
 
 #: Those that need a descriptor of a kind which there is none of: the errno that each gives, whatever it is passed.
 _REFUSED = {
@@ -122,17 +129,18 @@ class Wasi:
         self._open = {0, 1, 2}
         self._lines = {1: bytearray(), 2: bytearray()}
 
-    def call(self, name: str, args: tuple[int, ...]) -> int:
-        """Runs one function on unsigned arguments and gives its errno; for `proc_exit` the number means nothing."""
+    def call(self, name: str, args: tuple[int, ...]) -> int | Nap:
+        """Runs one function on unsigned arguments and gives its errno, or (of those in `NAPPING` alone) a nap. For
+        `proc_exit` the number means nothing."""
         if name in _REFUSED:
             return _REFUSED[name]
         if name in _NOT_ON_STREAMS:
             return _NOT_ON_STREAMS[name] if args[0] in self._open else BADF
         try:
-            errno: int = getattr(self, name)(*args)
+            answer: int | Nap = getattr(self, name)(*args)
         except OutOfBoundsError:
             return FAULT
-        return errno
+        return answer
 
     def flush(self) -> None:
         """Writes what was printed without an end of line."""
@@ -192,8 +200,8 @@ class Wasi:
     def sched_yield(self) -> int:
         return SUCCESS
 
-    def poll_oneoff(self, subscriptions: int, events: int, count: int, result: int) -> int:
-        """Answers what is ready; where nothing is, sleeps until the first clock, and then answers every one that is."""
+    def poll_oneoff(self, subscriptions: int, events: int, count: int, result: int) -> int | Nap:
+        """Answers what is ready; where nothing is, a nap until the first clock, and then every one that is."""
         if not 0 < count <= MAX_SUBSCRIPTIONS:
             return INVAL
         data = self._host.peek(subscriptions, 48 * count)
@@ -217,9 +225,19 @@ class Wasi:
                     ready.append(_event(userdata, tag, size=MAX_WRITE))
                 else:
                     ready.append(_event(userdata, tag, BADF if tag <= _WRITABLE else INVAL))
-        if not ready:
-            self._host.sleep(max(0, min(clocks)[0] - time.monotonic_ns()) / 1e9)
-        now = time.monotonic_ns() if ready else max(time.monotonic_ns(), min(clocks)[0])
+        if ready:
+            return self._put_events(ready, clocks, time.monotonic_ns(), events, result)
+        first = min(clocks)[0]
+
+        def wake() -> int:
+            try:
+                return self._put_events([], clocks, max(time.monotonic_ns(), first), events, result)
+            except OutOfBoundsError:
+                return FAULT
+
+        return Nap(max(0, first - time.monotonic_ns()) / 1e9, wake)
+
+    def _put_events(self, ready: list[bytes], clocks: list[tuple[int, int]], now: int, events: int, result: int) -> int:
         ready += [_event(userdata, _CLOCK) for end, userdata in clocks if end <= now]
         self._host.write(events, b"".join(ready))
         self._put_u32(result, len(ready))

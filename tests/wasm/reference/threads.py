@@ -20,12 +20,12 @@ from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
 from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module, Program, WasiOptions
-from insula.wasm.instance import Blueprint, ThreadInstance
-from insula.wasm.jobs import Job
-from insula.wasm.line import Line
-from insula.wasm.linking import bind
+from insula.wasm.linking import Blueprint, bind
 from insula.wasm.modules import Modules, OpenModule
-from insula.wasm.workers import Workers
+from tests.wasm.reference.instance import ThreadInstance
+from tests.wasm.reference.jobs import Job
+from tests.wasm.reference.line import Line
+from tests.wasm.reference.workers import Workers
 
 log = logging.getLogger("insula.wasm")
 

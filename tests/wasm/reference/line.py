@@ -40,7 +40,7 @@ class Line:
 
     def _begin(self, awaitable: Awaitable[Any]) -> None:
         if self.stopped:
-            _discard(awaitable)
+            discard(awaitable)
             return
         try:
             self._task = asyncio.ensure_future(awaitable)
@@ -67,12 +67,12 @@ class Line:
     def wait_for(self, awaitable: Awaitable[Any]) -> Any:
         """Runs an awaitable on the loop and gives its result or raises its error; StoppedError as `sleep`."""
         if self.stopped:
-            _discard(awaitable)
+            discard(awaitable)
             raise StoppedError
         try:
             self._loop.call_soon_threadsafe(self._begin, awaitable)
         except RuntimeError:  # the loop is closed
-            _discard(awaitable)
+            discard(awaitable)
             raise StoppedError from None
         mail = self._receive(self.deadline - time.monotonic())
         if not mail:
@@ -93,7 +93,7 @@ class Line:
         return None if mail is None else (mail,)
 
 
-def _discard(awaitable: Awaitable[Any]) -> None:
+def discard(awaitable: Awaitable[Any]) -> None:
     """Drops an awaitable that nobody will await, without the warning that it never was."""
     if inspect.iscoroutine(awaitable):
         awaitable.close()

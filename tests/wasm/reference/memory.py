@@ -8,16 +8,7 @@ from __future__ import annotations
 
 import wasmtime
 
-from insula.errors import GuestError
-
-
-class OutOfBoundsError(GuestError):
-    """The guest named memory that it does not have."""
-
-    def __init__(self, pointer: int, size: int, has: int) -> None:
-        super().__init__(
-            f"the guest named {size} bytes at {pointer}, outside its memory of {has} bytes", reason="out_of_bounds"
-        )
+from insula.wasm.faults import OutOfBoundsError
 
 
 class Memory:

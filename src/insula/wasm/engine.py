@@ -1,0 +1,279 @@
+"""The engine of a server: guests on fibers, on its event loop while they are quick and in a few threads where they are not.
+
+One an event loop; all of a process share one wasmtime engine (native.py), so that a module is in memory once. How a call
+is run is the scheduler's; here is what the contract promises, and the hot path: a call that is answered inline makes no
+object but its arguments and its answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from insula.errors import DeadlineError, InsulaError, LimitError, UnavailableError
+from insula.wasm.cache import CodeCache
+from insula.wasm.compiler import Compiler
+from insula.wasm.config import FINGERPRINT
+from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module, Program, RefusalError, WasiOptions
+from insula.wasm.faults import StoppedError
+from insula.wasm.instance import LiveInstance, template_of
+from insula.wasm.linking import Blueprint, bind
+from insula.wasm.modules import Modules, OpenModule
+from insula.wasm.native import Machine, machine
+from insula.wasm.pace import Pace
+from insula.wasm.scheduler import Running, Schedule, rest_steps, run_steps, start_steps
+from insula.wasm.workers import Lane, Workers
+
+log = logging.getLogger("insula.wasm")
+
+#: How long `close` waits for guests to come out, and then for their threads to end (s each).
+_GRACE = 2.0
+
+_LATE = "the guest did not answer in time"
+
+
+class _Job(Protocol):
+    """What is in an instance, as far as one who wants it ended is concerned."""
+
+    def refuse(self, error: InsulaError) -> None: ...
+
+
+class _Inline:
+    """The job of an instance that the loop is in at this very moment. One that is ended from within its own host function
+    is freed when it comes out."""
+
+    def refuse(self, error: InsulaError) -> None:
+        """There is nobody to tell: the call is being answered."""
+
+
+_INLINE = _Inline()
+
+
+class NativeEngine:
+    """The engine of one event loop; made by `open` while that loop runs.
+
+    `cache` is the folder of compiled code, swept down to `cache_bytes`. `threads` guests run at once in threads, half of
+    them of one program, and `backlog` wait. At most `instances` live (0: as many as the system has room for). A module may
+    take `compile_timeout` seconds and `compile_memory` bytes to compile, `compiles` of them at once.
+    """
+
+    def __init__(
+        self,
+        shared: Machine,
+        cache: Path,
+        *,
+        threads: int = 8,
+        backlog: int = 1024,
+        instances: int = 0,
+        compile_timeout: float = 60.0,
+        compile_memory: int = 2 << 30,
+        compiles: int = 2,
+        cache_bytes: int = 2 << 30,
+    ) -> None:
+        room = shared.sizes.instances
+        self.most_instances = min(instances or room, room)
+        workers = Workers(threads, backlog, max(1, threads // 2))
+        self.schedule = Schedule(asyncio.get_running_loop(), workers, shared.ticker)
+        self.programs: set[NativeProgram] = set()
+        compiler = Compiler(at_once=compiles, memory=compile_memory, timeout=compile_timeout)
+        self._modules = Modules(CodeCache(cache, FINGERPRINT, cache_bytes), compiler)
+        self._closed = False
+
+    @classmethod
+    async def open(cls, cache: Path, **options: Any) -> NativeEngine:
+        """An engine with these options. ConfigurationError where the system has no room for guests."""
+        return cls(await asyncio.to_thread(machine), cache, **options)
+
+    async def load(self, wasm: Path, digest: str) -> Module:
+        self._check_open()
+        return await self._modules.load(wasm, digest)
+
+    def link(self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions) -> Program:
+        self._check_open()
+        assert isinstance(module, OpenModule)
+        program = NativeProgram(self, bind(module.code, imports, limits, wasi))
+        self.programs.add(program)
+        return program
+
+    async def close(self) -> None:
+        """Stops every guest, gives up every compilation and ends the threads, within a few seconds. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        await self._modules.close()
+        for program in list(self.programs):
+            program.close()
+        if not await self.schedule.idle(_GRACE):
+            log.error("a guest did not come out in time")
+        self.schedule.workers.close()
+        await asyncio.to_thread(self.schedule.workers.join, _GRACE)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UnavailableError("the server is stopping")
+
+
+class NativeProgram:
+    """A linked module and its instances."""
+
+    def __init__(self, engine: NativeEngine, blueprint: Blueprint) -> None:
+        self._engine = engine
+        self._schedule = engine.schedule
+        self._ticker = engine.schedule.ticker
+        self._blueprint = blueprint
+        self._template = template_of(blueprint)
+        self._lane = Lane()
+        self._start_pace = Pace()
+        self._instances: set[OwnedInstance] = set()
+        self._closed = False
+
+    def instantiate(self) -> asyncio.Future[Instance]:
+        self._check_open()
+        schedule = self._schedule
+        if schedule.instances >= self._engine.most_instances:
+            raise LimitError(
+                f"{schedule.instances} instances of guests live, and there is room for no more",
+                reason="instances",
+                hint="give the server fewer services, or fewer instances for each (limits.max_instances)",
+                retry_after=1.0,
+            )
+        slow = self._start_pace.slow
+        if slow:
+            schedule.workers.check_room()
+        instance = OwnedInstance(self)
+        seconds = self._blueprint.limits.start_timeout
+        instance.deadline = time.monotonic() + seconds
+        job: Running[Any] = Running(
+            schedule,
+            self._lane,
+            instance,
+            start_steps(instance),
+            pace=self._start_pace,
+            seconds=seconds,
+            late=f"the guest did not start within {seconds:g} s",
+            left=instance.left,
+        )
+        instance.job = job
+        if slow:
+            job.begin_in_worker()
+        else:
+            job.begin()
+        return job.future
+
+    def run(self, instance: Instance, exchange: Exchange, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
+        assert isinstance(instance, OwnedInstance)
+        if self._closed:
+            self._check_open()
+        if instance.job is not None or not instance.alive:
+            raise InsulaError("this instance is in use, or was ended")
+        seconds = deadline - time.monotonic()
+        if seconds <= 0:
+            raise DeadlineError("the deadline passed before the guest was called")
+        pace = exchange.pace
+        if pace.slow:
+            return self._run_in_worker(instance, exchange, scope, deadline, seconds)
+        ticker = self._ticker
+        ticker.used = True
+        if ticker.asleep:
+            ticker.wake()
+        instance.job = _INLINE
+        instance.inline = True
+        try:
+            instance.enter(scope, deadline, pace)
+            args = exchange.begin(instance)
+            if instance.launch(exchange.export, args):
+                answer = exchange.finish(instance, args, instance.result)
+                instance.job = None
+                if pace.misses:
+                    pace.misses = 0
+                if not instance.alive:  # ended from within
+                    instance.left()
+                    self._schedule.free(instance)
+                return answer
+        except RefusalError:
+            instance.job = None
+            raise
+        except BaseException as error:
+            instance.alive = False
+            told = instance.why(error)
+            instance.left()
+            self._schedule.free(instance)
+            raise (DeadlineError(_LATE) if isinstance(told, StoppedError) else told) from None
+        job = self._job(instance, exchange, rest_steps(instance, exchange, args), seconds)
+        job.follow()
+        return job.future
+
+    def close(self) -> None:
+        """Ends every instance; calls under way fail with UnavailableError. Idempotent."""
+        self._closed = True
+        for instance in list(self._instances):
+            instance.close()
+        self._engine.programs.discard(self)
+
+    def _run_in_worker(
+        self, instance: OwnedInstance, exchange: Exchange, scope: Any, deadline: float, seconds: float
+    ) -> asyncio.Future[bytes]:
+        self._schedule.workers.check_room()
+        instance.enter(scope, deadline, exchange.pace)
+        job = self._job(instance, exchange, run_steps(instance, exchange), seconds)
+        job.begin_in_worker()
+        return job.future
+
+    def _job(self, instance: OwnedInstance, exchange: Exchange, steps: Any, seconds: float) -> Running[bytes]:
+        job: Running[bytes] = Running(
+            self._schedule,
+            self._lane,
+            instance,
+            steps,
+            pace=exchange.pace,
+            seconds=seconds,
+            late=_LATE,
+            left=instance.left,
+        )
+        instance.job = job
+        return job
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UnavailableError("this version of the service is gone")
+
+
+class OwnedInstance(LiveInstance):
+    """An instance with what the loop knows of it: the job that is in it, and whose it is."""
+
+    __slots__ = ("_counted", "_program", "job")
+
+    def __init__(self, program: NativeProgram) -> None:
+        super().__init__(program._template, program._blueprint)
+        self.job: _Job | None = None
+        self._program = program
+        program._instances.add(self)
+        program._schedule.instances += 1
+        self._counted = True
+
+    def close(self) -> None:
+        job = self.job
+        if job is None:
+            self._uncount()
+            if self.alive:
+                self.stop()
+                self._program._schedule.free(self)
+        else:
+            self.stop()
+            job.refuse(UnavailableError("the instance was ended while it worked"))
+
+    def left(self) -> None:
+        """Nobody is in here any more."""
+        self.job = None
+        if not self.alive:
+            self._uncount()
+
+    def _uncount(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._program._instances.discard(self)
+            self._program._schedule.instances -= 1

@@ -1,0 +1,627 @@
+"""wasmtime's C API, called straight: the only file with ctypes.
+
+The library is the one that the `wasmtime` package ships. Its own function objects are left alone; the ones here are fresh,
+and take buffers that were laid out once. `Template` is a linked module, `Cell` a store with one instance of it; what owns
+a native handle frees it once, however often it is closed.
+
+Two ways into a guest
+- `launch` and `poll`: on a fiber of the guest's own. A poll runs it until it is done, until it waits for an answer of the
+  host, or until its slice of time is over; the next poll, in whatever thread, goes on from there.
+- `call`: for small exports, without leaving this thread. A raw call, where nothing that the module imports can wait; else a
+  fiber too, since a raw call that came to such an import would end the process.
+
+What would kill the process, and what holds it off
+- An exception that leaves a callback: each callback catches all of them, keeps the first (`failure`) and traps the guest.
+- A fiber that is suspended while Python is on its stack: within a host function the guest is never made to yield.
+- A signature longer than the buffers, or of other types: refused before the call.
+- faulthandler, switched on after wasmtime's own signal handler is there: it is switched on before, for good.
+- A pool larger than the address space or the kernel's table of mappings: its size is computed from both.
+- A pointer into a memory that moved or ended: memories cannot move (config), and a freed cell has no view.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import faulthandler
+import resource
+import threading
+from collections.abc import Callable, Sequence
+from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_size_t, c_uint8, c_uint64, c_void_p
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import wasmtime
+from wasmtime import _bindings as bindings
+from wasmtime import _ffi
+
+from insula.errors import ConfigurationError, GuestError
+from insula.wasm.config import make_config
+from insula.wasm.contract import Signature
+from insula.wasm.faults import OutOfBoundsError
+from insula.wasm.ticker import Ticker
+
+#: The longest parameter or result list of a function that is entered or imported.
+ROOM = 16
+
+#: Epochs that a guest may run before it is looked at: between one and two periods of the ticker.
+_SLICE = c_uint64(2)
+_NO_TIME = c_uint64(0)
+
+#: Tables that one module may have, and elements that any table may have.
+MAX_TABLES = 8
+MAX_TABLE_ELEMENTS = 100_000
+
+_KINDS = {"i32": 0, "i64": 1}
+_MASKS = {"i32": 0xFFFFFFFF, "i64": 0xFFFFFFFFFFFFFFFF}
+_CONTINUE, _YIELD = 0, 1
+_READ_WRITE = 0x200
+_FUNC, _MEMORY = 0, 3
+
+# What enters a guest lets go of the interpreter; what only looks something up does not.
+_ENTERING = ctypes.CDLL(_ffi.dll._name)
+_LOOKING = ctypes.PyDLL(_ffi.dll._name)
+
+
+def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+    function = library[name]
+    function.restype = result
+    if arguments:  # else every argument is a ctypes object already, and nothing is converted
+        function.argtypes = arguments
+    return function
+
+
+_call_raw = _function(_ENTERING, "wasmtime_func_call_unchecked", c_void_p)
+_call_async = _function(_LOOKING, "wasmtime_func_call_async", c_void_p)
+_instantiate_async = _function(_LOOKING, "wasmtime_instance_pre_instantiate_async", c_void_p)
+_poll = _function(_ENTERING, "wasmtime_call_future_poll", c_bool, c_void_p)
+_delete_done = _function(_LOOKING, "wasmtime_call_future_delete", None, c_void_p)
+_delete_suspended = _function(_ENTERING, "wasmtime_call_future_delete", None, c_void_p)
+_set_epoch_deadline = _function(_LOOKING, "wasmtime_context_set_epoch_deadline", None)
+_set_epoch_callback = _function(_LOOKING, "wasmtime_store_epoch_deadline_callback", None)
+_increment_epoch = _function(_LOOKING, "wasmtime_engine_increment_epoch", None)
+_context_of = _function(_LOOKING, "wasmtime_caller_context", c_size_t, c_void_p)
+_caller_export = _function(_LOOKING, "wasmtime_caller_export_get", c_bool)
+_instance_export = _function(_LOOKING, "wasmtime_instance_export_get", c_bool)
+_memory_base = _function(_LOOKING, "wasmtime_memory_data", c_void_p)
+_memory_size = _function(_LOOKING, "wasmtime_memory_data_size", c_size_t)
+_new_trap = _function(_LOOKING, "wasmtime_trap_new", c_void_p, ctypes.c_char_p, c_size_t)
+_new_error = _function(_LOOKING, "wasmtime_error_new", c_void_p, ctypes.c_char_p)
+_delete_trap = _function(_LOOKING, "wasm_trap_delete", None, c_void_p)
+_delete_error = _function(_LOOKING, "wasmtime_error_delete", None, c_void_p)
+_define = _function(_LOOKING, "wasmtime_linker_define_func_unchecked", c_void_p)
+_define_async = _function(_LOOKING, "wasmtime_linker_define_async_func", c_void_p)
+_view_of = ctypes.PYFUNCTYPE(ctypes.py_object, c_void_p, c_size_t, ctypes.c_int)(
+    ("PyMemoryView_FromMemory", ctypes.pythonapi)
+)
+
+_NowCallback = CFUNCTYPE(c_size_t, c_size_t, c_size_t, POINTER(c_uint64))
+_LaterCallback = CFUNCTYPE(
+    None,
+    *(c_size_t, c_size_t, POINTER(c_uint64), c_size_t, POINTER(c_uint64), c_size_t),
+    *(POINTER(c_size_t), POINTER(c_size_t)),
+)
+_EpochCallback = CFUNCTYPE(c_size_t, c_size_t, c_size_t, POINTER(c_uint64), POINTER(c_uint8))
+_Continuation = CFUNCTYPE(c_bool, c_size_t)
+
+#: Every live cell by the address of its store's context, which is what callbacks are given.
+_cells: dict[int, Cell] = {}
+
+
+class Sizes(NamedTuple):
+    """How many instances and fibers there may be at once in this process."""
+
+    instances: int
+    fibers: int
+
+
+class Machine:
+    """The one wasmtime engine of this process, with its pool and its ticker."""
+
+    def __init__(self) -> None:
+        if not faulthandler.is_enabled():
+            faulthandler.enable(file=2)
+        self.sizes = sizes = _sizes()
+        config = make_config()
+        pool = bindings.wasmtime_pooling_allocation_config_new()
+        for name, value in (
+            ("total_core_instances", sizes.instances),
+            ("total_memories", sizes.instances),
+            ("total_tables", 2 * sizes.instances),
+            ("total_stacks", sizes.fibers),
+            ("total_gc_heaps", 0),
+            ("max_memories_per_module", 1),
+            ("max_tables_per_module", MAX_TABLES),
+            ("max_memory_size", 1 << 32),
+            ("table_elements", MAX_TABLE_ELEMENTS),
+            ("max_core_instance_size", 1 << 20),
+            ("linear_memory_keep_resident", 64 << 10),
+            ("table_keep_resident", 4 << 10),
+        ):
+            getattr(bindings, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
+        bindings.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
+        bindings.wasmtime_pooling_allocation_config_delete(pool)
+        self.engine = wasmtime.Engine(config)
+        pointer = ctypes.cast(self.engine.ptr(), c_void_p)
+        self.ticker = Ticker(lambda: _increment_epoch(pointer))
+
+
+_machine: Machine | None = None
+_machine_lock = threading.Lock()
+
+
+def machine() -> Machine:
+    """This process's machine, made when it is first asked for."""
+    global _machine
+    if _machine is None:
+        with _machine_lock:
+            if _machine is None:
+                _machine = Machine()
+    return _machine
+
+
+def _sizes() -> Sizes:
+    """An instance takes four mappings of the kernel's and a fiber two; a quarter of them is left to everything else. A
+    memory reserves 4 GiB of addresses, and a little more for its guard."""
+    try:
+        mappings = int(Path("/proc/sys/vm/max_map_count").read_text())
+    except (OSError, ValueError):
+        mappings = 1 << 16
+    instances = min(8192, mappings * 3 // 4 // 5)
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if space != resource.RLIM_INFINITY:
+        instances = min(instances, space // 2 // (5 << 30))
+    if instances < _LEAST:
+        raise ConfigurationError(
+            f"the system has room for {instances} instances of guests; the server wants {_LEAST} at least",
+            hint="raise ulimit -v, or the kernel's vm.max_map_count",
+        )
+    return Sizes(instances, max(_LEAST, instances // 4))
+
+
+_LEAST = 64
+
+
+# Callbacks
+
+
+def _stop(cell: Cell | None, error: BaseException) -> int:
+    """Keeps the first error of a cell, and gives a trap to stop the guest with."""
+    if cell is not None and cell.failure is None:
+        cell.failure = error
+    return _new_trap(b"stopped by the host", 19) or 0
+
+
+def _on_epoch(context: int, _data: int, delta: Any, kind: Any) -> int:
+    cell = None
+    try:
+        cell = _cells[context]
+        delta[0] = 2
+        if cell.yields and not cell.depth:
+            kind[0] = _YIELD
+        else:
+            kind[0] = _CONTINUE
+            cell.overrun()
+        return 0
+    except BaseException as error:
+        if cell is not None and cell.failure is None:
+            cell.failure = error
+        return _new_error(b"stopped by the host") or 0
+
+
+def _is_ready(_context: int) -> bool:
+    return True
+
+
+def _is_answered(context: int) -> bool:
+    return _cells[context].deliver()
+
+
+#: Kept for ever: wasmtime has their addresses.
+_epoch_callback, _ready_callback, _answered_callback = (
+    _EpochCallback(_on_epoch),
+    _Continuation(_is_ready),
+    _Continuation(_is_answered),
+)
+_READY = ctypes.cast(_ready_callback, c_void_p).value or 0
+_ANSWERED = ctypes.cast(_answered_callback, c_void_p).value or 0
+
+
+class Definition(NamedTuple):
+    """An import and what answers it. `later`: the answer may have to be waited for."""
+
+    module: str
+    name: str
+    signature: Signature
+    callback: Any
+    later: bool
+
+
+def now(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[int, ...]]) -> Any:
+    """A callback that answers at once: `handler` gets the cell and the unsigned arguments, and gives the results."""
+    params, results = _masks(signature.params), _masks(signature.results)
+
+    def callback(_env: int, caller: int, values: Any) -> int:
+        cell = None
+        try:
+            cell = _cells[_context_of(caller)]
+            if cell.lost:
+                cell.find_memory(caller)
+            answer = handler(cell, tuple([values[2 * n] & mask for n, mask in params]))
+            for n, mask in results:
+                values[2 * n] = answer[n] & mask
+            return 0
+        except BaseException as error:
+            return _stop(cell, error)
+
+    return _NowCallback(callback)
+
+
+def later(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None]) -> Any:
+    """A callback that may wait: where `handler` gives None, `Cell.answered` is asked at each poll."""
+    params, kinds = _masks(signature.params), tuple(_KINDS[kind] for kind in signature.results)
+
+    def callback(
+        _env: int, caller: int, values: Any, _count: int, results: Any, _room: int, trap: Any, continuation: Any
+    ) -> None:
+        continuation[0] = _READY  # before anything can fail: an empty one is called all the same
+        cell = None
+        try:
+            context = _context_of(caller)
+            cell = _cells[context]
+            if cell.lost:
+                cell.find_memory(caller)
+            answer = handler(cell, tuple([values[4 * n + 1] & mask for n, mask in params]))
+            if answer is None:
+                cell.reply = results, kinds, trap
+                continuation[0] = _ANSWERED
+                continuation[1] = context
+            else:
+                _put(results, kinds, answer)
+        except BaseException as error:
+            trap[0] = _stop(cell, error)
+
+    return _LaterCallback(callback)
+
+
+def _put(results: Any, kinds: tuple[int, ...], values: tuple[int, ...]) -> None:
+    at = 0
+    for kind, value in zip(kinds, values, strict=True):
+        results[at] = kind
+        results[at + 1] = value
+        at += 4
+
+
+def _masks(kinds: Sequence[str]) -> tuple[tuple[int, int], ...]:
+    if len(kinds) > ROOM or not _KINDS.keys() >= set(kinds):
+        raise ValueError(f"a host function takes and gives at most {ROOM} integers")
+    return tuple((n, _MASKS[kind]) for n, kind in enumerate(kinds))
+
+
+class Template:
+    """A module linked to its imports, ready to be instantiated any number of times."""
+
+    def __init__(
+        self,
+        module: wasmtime.Module,
+        exports: dict[str, Signature],
+        definitions: Sequence[Definition],
+        *,
+        memory_bytes: int,
+        table_elements: int,
+    ) -> None:
+        self.exports = exports
+        self.waits = any(definition.later for definition in definitions)
+        self.memory_bytes = memory_bytes
+        self.table_elements = min(table_elements, MAX_TABLE_ELEMENTS)
+        self._callbacks = [definition.callback for definition in definitions]
+        linker = wasmtime.Linker(machine().engine)
+        pointer = ctypes.cast(linker.ptr(), c_void_p)
+        for entry in definitions:
+            texts: list[Any] = []
+            for text in (entry.module.encode(), entry.name.encode()):
+                texts += [text, c_size_t(len(text))]
+            kind = wasmtime.FuncType(_types(entry.signature.params), _types(entry.signature.results))
+            define = _define_async if entry.later else _define
+            _raise(define(pointer, *texts, ctypes.cast(kind.ptr(), c_void_p), entry.callback, None, None))
+        self._pre = linker.instantiate_pre(module)
+        linker.close()
+        self.pointer = ctypes.cast(self._pre.ptr(), c_void_p)
+
+
+def _types(kinds: Sequence[str]) -> list[wasmtime.ValType]:
+    return [wasmtime.ValType.i32() if kind == "i32" else wasmtime.ValType.i64() for kind in kinds]
+
+
+class _Entry:
+    """An export that can be entered. `mask` is of its result; 0 where it has none, or more than one."""
+
+    __slots__ = ("count", "kinds", "mask", "params", "pointer", "results", "struct")
+
+    def __init__(self, struct: Any, signature: Signature) -> None:
+        self.struct = struct
+        self.pointer = byref(struct)
+        self.kinds = tuple(_KINDS[kind] for kind in signature.params)
+        self.params = len(self.kinds)
+        self.count = c_size_t(self.params)
+        self.results = c_size_t(len(signature.results))
+        self.mask = _MASKS.get(signature.results[0], 0) if len(signature.results) == 1 else 0
+
+
+class Cell:
+    """A store and one instance in it; used by one thread at a time.
+
+    `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
+    `launch`, `depth` counts the host functions that are on its stack, `helpers` the calls of small exports. What stands above implements `overrun` and
+    `answered`.
+    """
+
+    __slots__ = (
+        *("_arguments", "_context", "_entries", "_error", "_extern", "_future", "_instance", "_kinds", "_memory"),
+        *("_raw", "_raw_pointer", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
+        *("_wide", "_ends", "_entered", "failure", "helpers", "lost", "reply", "result", "template", "yields"),
+    )
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self.failure: BaseException | None = None
+        self.yields = False
+        self.depth = 0
+        self.helpers = 0
+        self.lost = True
+        self.result = 0
+        self.reply: tuple[Any, tuple[int, ...], Any] | None = None
+        self._store: wasmtime.Store | None
+        store = self._store = wasmtime.Store(machine().engine)
+        store.set_limits(
+            memory_size=template.memory_bytes,
+            table_elements=template.table_elements,
+            instances=1,
+            tables=MAX_TABLES,
+            memories=1,
+        )
+        self._context = ctypes.cast(store._context(), c_void_p)
+        self.context = self._context.value or 0
+        _set_epoch_callback(ctypes.cast(store.ptr(), c_void_p), _epoch_callback, None, None)
+        self._future = 0
+        self._instance = bindings.wasmtime_instance_t()
+        self._entries: dict[str, _Entry] = {}
+        self._entered: _Entry | None = None
+        self._memory: Any = None
+        self._view = memoryview(b"")
+        self._size = 0
+        # A value of the C API is 32 bytes, its kind in the first; a raw one is 16.
+        self._arguments = (c_uint64 * (4 * ROOM))()
+        self._results = (c_uint64 * (4 * ROOM))()
+        self._raw = (c_uint64 * (2 * ROOM))()
+        self._ends = (c_uint64 * 2)()
+        self._raw_pointer = byref(self._raw)
+        self._trap = byref(self._ends)
+        self._error = byref(self._ends, 8)
+        self._wide = c_size_t(ROOM)
+        self._kinds: tuple[int, ...] = ()
+        _cells[self.context] = self
+
+    # Ways in
+
+    def instantiate(self) -> None:
+        """Begins to make the instance; `poll` goes on with it, and `find_exports` follows."""
+        self.slice()
+        self.yields = True
+        self._future = _instantiate_async(
+            self.template.pointer, self._context, byref(self._instance), self._trap, self._error
+        )
+
+    def launch(self, export: str, args: tuple[int, ...]) -> bool:
+        """Enters an export on a fiber and polls once; `slice` was called before. As `poll`."""
+        entry = self._entries.get(export) or self._entry(export)
+        if len(args) != entry.params:
+            raise GuestError(f"the guest's {export} takes {entry.params} arguments")
+        self._entered = entry
+        self.yields = True
+        self._future = future = self._start(entry, args)
+        if _poll(future):
+            self._finish()
+            return True
+        return False
+
+    def poll(self) -> bool:
+        """Goes on; whether the guest is done, and `result` set. Raises its end where that was a trap."""
+        if _poll(self._future):
+            self._finish()
+            return True
+        return False
+
+    def _finish(self) -> None:
+        self.yields = False
+        future, self._future = self._future, 0
+        _delete_done(future)
+        ends = self._ends
+        if ends[0] or ends[1]:
+            raise self._end()
+        entry = self._entered
+        self.result = self._results[1] & entry.mask if entry is not None else 0
+
+    def call(self, export: str, *args: int) -> int:
+        """Runs a small export to its end, here and now; its result, or 0 where it has none."""
+        entry = self._entries.get(export) or self._entry(export)
+        if len(args) != entry.params:
+            raise GuestError(f"the guest's {export} takes {entry.params} arguments")
+        if self.template.waits:
+            return self._call_on_fiber(export, entry, args)
+        self.helpers += 1
+        raw = self._raw
+        at = 0
+        for arg in args:
+            raw[at] = arg
+            at += 2
+        error = _call_raw(self._context, entry.pointer, self._raw_pointer, self._wide, self._trap)
+        if error or self._ends[0]:
+            self._ends[1] = error or 0
+            raise self._end()
+        return raw[0] & entry.mask
+
+    def _call_on_fiber(self, export: str, entry: _Entry, args: tuple[int, ...]) -> int:
+        """A small export of a module that could come to an import that waits: a fiber, perhaps upon a fiber. It never
+        yields, and what waits is refused, so that one poll is enough."""
+        self.helpers += 1
+        future = self._start(entry, args)
+        if not _poll(future):
+            _delete_suspended(future)
+            self._ends[0] = self._ends[1] = 0
+            raise GuestError(f"the guest's {export} waits, which a helper export may not")
+        _delete_done(future)
+        if self._ends[0] or self._ends[1]:
+            raise self._end()
+        return self._results[1] & entry.mask
+
+    def _start(self, entry: _Entry, args: tuple[int, ...]) -> int:
+        values = self._arguments
+        if self._kinds != entry.kinds:
+            for n, kind in enumerate(entry.kinds):
+                values[4 * n] = kind
+            self._kinds = entry.kinds
+        at = 1
+        for arg in args:
+            values[at] = arg
+            at += 4
+        future: int = _call_async(
+            self._context, entry.pointer, values, entry.count, self._results, entry.results, self._trap, self._error
+        )
+        return future
+
+    def slice(self) -> None:
+        """Gives the guest a new slice of time from now on."""
+        _set_epoch_deadline(self._context, _SLICE)
+
+    def yield_soon(self) -> None:
+        """Ends the slice at the guest's next step."""
+        _set_epoch_deadline(self._context, _NO_TIME)
+
+    def deliver(self) -> bool:
+        """Whether the answer that the guest waits for is there; it is passed on then."""
+        assert self.reply is not None
+        results, kinds, trap = self.reply
+        try:
+            answer = self.answered()
+            if answer is None:
+                return False
+            _put(results, kinds, answer)
+        except BaseException as error:
+            trap[0] = _stop(self, error)
+        self.reply = None
+        return True
+
+    def overrun(self) -> None:
+        """A slice is over where the guest cannot yield: raises where it is to end."""
+        raise NotImplementedError
+
+    def answered(self) -> tuple[int, ...] | None:
+        """The results of the host function that the guest waits for, once they are there."""
+        raise NotImplementedError
+
+    def _end(self) -> BaseException:
+        """Why the guest ended: what a callback raised, else wasmtime's trap or error. Both ends are freed."""
+        trap, error = self._ends[0], self._ends[1]
+        self._ends[0] = self._ends[1] = 0
+        if self.failure is None:
+            if trap:
+                return wasmtime.Trap._from_ptr(ctypes.cast(c_void_p(trap), POINTER(bindings.wasm_trap_t)))
+            return wasmtime.WasmtimeError._from_ptr(ctypes.cast(c_void_p(error), POINTER(bindings.wasmtime_error_t)))
+        if trap:
+            _delete_trap(trap)
+        if error:
+            _delete_error(error)
+        return self.failure
+
+    # Exports and memory
+
+    def find_exports(self) -> None:
+        """Once it is instantiated: where its memory is."""
+        self.lost = False
+        if self._memory is None:
+            found = self._export("memory")
+            self._memory = None if found is None or found.kind != _MEMORY else found
+        self._look()
+
+    def find_memory(self, caller: int) -> None:
+        """While the module's start function runs there are no exports yet: the memory is asked of whoever calls."""
+        found: Any = bindings.wasmtime_extern_t()
+        if _caller_export(c_void_p(caller), b"memory", c_size_t(6), byref(found)) and found.kind == _MEMORY:
+            self._memory = found
+            self._look()
+        self.lost = False
+
+    def size(self) -> int:
+        """Bytes of memory that the guest has now."""
+        if self._memory is None:
+            return 0
+        return _memory_size(self._context, byref(self._memory.of.memory)) or 0
+
+    def peek(self, pointer: int, size: int) -> bytes:
+        """A copy of guest memory; OutOfBoundsError."""
+        end = pointer + size
+        if end > self._size or pointer < 0 or size < 0:
+            self._check(pointer, size)
+        return self._view[pointer:end].tobytes()
+
+    def write(self, pointer: int, data: bytes) -> None:
+        """Writes guest memory; OutOfBoundsError before anything is written."""
+        end = pointer + len(data)
+        if end > self._size or pointer < 0:
+            self._check(pointer, len(data))
+        self._view[pointer:end] = data
+
+    def _check(self, pointer: int, size: int) -> None:
+        self._look()  # it may have grown: a view that is older would cut what is read from it short
+        if pointer < 0 or size < 0 or pointer + size > self._size:
+            raise OutOfBoundsError(pointer, size, self._size)
+
+    def _look(self) -> None:
+        size = self.size()
+        if size != self._size:
+            base = _memory_base(self._context, byref(self._memory.of.memory))
+            self._view = _view_of(base, size, _READ_WRITE) if size else memoryview(b"")
+            self._size = size
+
+    def _entry(self, export: str) -> _Entry:
+        signature = self.template.exports.get(export)
+        if signature is None:
+            raise GuestError(f"the guest exports no function {export}")
+        kinds = (*signature.params, *signature.results)
+        if len(signature.params) > ROOM or len(signature.results) > ROOM or not set(signature.params) <= _KINDS.keys():
+            raise GuestError(f"the guest's {export} has a type that cannot be called: {signature}")
+        found = self._export(export)
+        if found is None or found.kind != _FUNC or (not kinds and signature != Signature()):
+            raise GuestError(f"the guest exports no function {export}")
+        entry = self._entries[export] = _Entry(found.of.func, signature)
+        return entry
+
+    def _export(self, name: str) -> Any:
+        found = bindings.wasmtime_extern_t()
+        text = name.encode()
+        if not _instance_export(self._context, byref(self._instance), text, c_size_t(len(text)), byref(found)):
+            return None
+        return found
+
+    def dispose(self) -> None:
+        """Frees the instance and its store; idempotent. Where a fiber is suspended, it is unwound first."""
+        if self._store is None:
+            return
+        store, self._store = self._store, None
+        if self._future:
+            future, self._future = self._future, 0
+            _delete_suspended(future)
+            ends = self._ends
+            if ends[0] or ends[1]:
+                self._end()
+        self._view = memoryview(b"")
+        self._size = 0
+        self._memory = None
+        self._entries.clear()
+        _cells.pop(self.context, None)
+        store.close()
+
+
+def _raise(error: int | None) -> None:
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(ctypes.cast(c_void_p(error), POINTER(bindings.wasmtime_error_t)))

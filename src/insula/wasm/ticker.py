@@ -1,0 +1,53 @@
+"""The clock that ends a guest's slice of time: one thread a process, which moves the epoch while guests run.
+
+It ticks while `used` is set again and again, and sleeps when it has not been for a while. Whoever is about to run a guest
+first sets `used` and then looks at `asleep`; the ticker first sets `asleep` and then looks at `used`: one of the two sees
+the other, so that no guest ever runs without a clock.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+#: Seconds between two epochs, and how many pass without use before the ticker sleeps.
+PERIOD = 0.005
+_PATIENCE = 40
+
+
+class Ticker:
+    """Calls `tick` once a period. `used` and `asleep` are plain flags, for the sake of the hot path."""
+
+    def __init__(self, tick: Callable[[], object], sleep: Callable[[float], object] = time.sleep) -> None:
+        self.used = False
+        self.asleep = True
+        self._tick = tick
+        self._sleep = sleep
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="insula-epoch", daemon=True).start()
+
+    def wake(self) -> None:
+        """Where `asleep` was seen after `used` was set."""
+        self.asleep = False
+        self._bell.put(None)
+
+    def _run(self) -> None:
+        while True:
+            self._bell.get()
+            self._work()
+
+    def _work(self) -> None:
+        idle = 0
+        while idle < _PATIENCE:
+            self._sleep(PERIOD)
+            self._tick()
+            if self.used:
+                self.used = False
+                idle = 0
+            else:
+                idle += 1
+        self.asleep = True
+        if self.used:
+            self.wake()

@@ -351,8 +351,8 @@ class Cell:
     """A store and one instance in it; used by one thread at a time.
 
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
-    `launch`, `depth` counts the host functions that are on its stack, `helpers` the calls of small exports. What stands above implements `overrun` and
-    `answered`.
+    `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. What stands
+    above implements `overrun` and `answered`.
     """
 
     __slots__ = (

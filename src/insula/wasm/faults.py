@@ -89,7 +89,8 @@ def fault(error: BaseException, at_limit: bool) -> InsulaError:
             log.warning("%s\n%s", text, printable(error.message))
         return exhausted(text) if at_limit else GuestError(text, reason="trap")
     text = printable(str(error))
-    log.warning("the engine refused: %s", text)
+    if _warnings.allowed():
+        log.warning("the engine refused: %s", text)
     if "concurrent" in text and "limit" in text:
         return LimitError("the server runs as many guests as it can", reason="instances", retry_after=1.0)
     if "exceeds memory limits" in text or "exceeds table limits" in text:

@@ -26,10 +26,10 @@ from typing import Any
 
 import wasmtime
 
-from insula.errors import GuestError, InsulaError, LimitError, PackageError, UnavailableError
+from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm import native, wasi
 from insula.wasm.contract import HostImport, Signature
-from insula.wasm.faults import StoppedError, exhausted, fault, printable, unexpected
+from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
 from insula.wasm.linking import Blueprint
 from insula.wasm.native import Cell, Definition, Template
 from insula.wasm.pace import Pace
@@ -239,7 +239,7 @@ class LiveInstance(Cell):
 
 
 def template_of(blueprint: Blueprint) -> Template:
-    """The blueprint, linked. PackageError where an instance would not fit into the pool. A mistake in a host function's signature is a ValueError."""
+    """The blueprint, linked. A mistake in a host function's signature is a ValueError."""
     definitions = []
     for binding in blueprint.bindings:
         if binding.host is not None:
@@ -249,19 +249,13 @@ def template_of(blueprint: Blueprint) -> Template:
             callback, is_later = _wasi_callback(binding.name)
         definitions.append(Definition(binding.module, binding.name, binding.signature, callback, is_later))
     limits = blueprint.limits
-    try:
-        return Template(
-            blueprint.code.module,
-            dict(blueprint.code.exports),
-            definitions,
-            memory_bytes=limits.memory_bytes,
-            table_elements=limits.table_elements,
-        )
-    except wasmtime.WasmtimeError as error:
-        log.warning("a module is larger than the pool's room for one: %s", printable(str(error)))
-        raise PackageError(
-            "the module asks for more, or larger, tables and memories than an instance may have", reason="too_large"
-        ) from None
+    return Template(
+        blueprint.code.module,
+        dict(blueprint.code.exports),
+        definitions,
+        memory_bytes=limits.memory_bytes,
+        table_elements=limits.table_elements,
+    )
 
 
 def _serve(host: HostImport, cell: LiveInstance, args: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import wasmtime
 
-from insula.errors import InsulaError, UnavailableError
+from insula.errors import InsulaError, PackageError, UnavailableError
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler, no_room
 from insula.wasm.contract import Signature
@@ -146,7 +146,13 @@ class Modules:
                 path = await asyncio.to_thread(self._cache.keep, digest, draft, sha256)
             finally:
                 await asyncio.to_thread(draft.unlink, missing_ok=True)
-            code = await asyncio.to_thread(Code, digest, path)
+            try:
+                code = await asyncio.to_thread(Code, digest, path)
+            except wasmtime.WasmtimeError as error:
+                log.warning("the pool has no room for module %s: %s", digest[:12], error)
+                raise PackageError(
+                    "the module has more, or larger, tables and memories than an instance may have", reason="too_large"
+                ) from None
             self._codes[digest] = code
             await asyncio.to_thread(self._cache.sweep, set(self._codes))
         return self._codes.setdefault(digest, code)

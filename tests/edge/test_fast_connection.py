@@ -378,13 +378,26 @@ async def test_a_rule_is_asked_at_each_request() -> None:
         assert statuses(await here.lane.talk(post() * 4 + CLOSE)) == [200, 200, 200, 429, 429]
 
 
-async def test_a_client_whose_heads_are_new_each_time_does_not_fill_the_memory() -> None:
+async def test_a_client_whose_heads_are_new_each_time_does_not_fill_the_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("insula.edge.fast_connection.SECOND_READ", 5.0)
     async with roads(LIMITS) as here:
         many = b"".join(post(fields=b"Traceparent: 00-%032x-%016x-01\r\n" % (n, n)) for n in range(1, 200))
         assert statuses(await here.lane.talk(many + CLOSE)) == [200] * 200
         assert here.told[1].prepared == 200
         assert here.lane.lane is not None
         assert len(here.lane.lane.memo) == PATIENCE
+        here.lane.lane.memo.forget()
+        reader, writer = await here.lane.connect()
+        for n in range(1, 20):
+            new = post(b"%d" % (100 + n), fields=b"Traceparent: 00-%032x-%016x-01\r\n" % (n, n))
+            writer.write(new[:-3])
+            await until(lambda: any(made._begun for made in connections(here.lane)))
+            writer.write(new[-3:])
+            await reader.readuntil(b"%d" % (100 + n))
+        assert len(here.lane.lane.memo) == PATIENCE
+        writer.close()
 
 
 # Turns, full buffers, ends

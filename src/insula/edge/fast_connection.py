@@ -4,10 +4,10 @@ The lane and the application never share a request. The lane acts only where the
 answer is under way, and only on a message that has come whole; so answers keep their order, no late body is taken for a
 request, and every timer and limit of the connection is the ordinary road's. Anything else goes to that road, byte for byte.
 
-A header block that is known is not parsed; one that is not goes through the connection's own parser, with all its checks,
-and the lane is offered the message only if the head ends exactly where the block does. A client whose blocks are new each
-time soon stops adding to what is known. Head and body often come in two reads: a known head waits for the second one, for
-a moment; what takes longer is the ordinary road's.
+A header block that is known is not parsed. One that is not is read by the lane, which takes it only if it is plain and ends
+exactly where the block does; the connection's own parser sees none of what the lane takes. A client whose blocks are new
+each time soon stops adding to what is known. Head and body often come in two reads: a plain head waits for the second one,
+for a moment; what takes longer is the ordinary road's.
 
 Of requests sent ahead a bounded number is answered at a time, and none while the client does not read its answers: the
 rest is held, unread bytes stay with the client, and other connections have their turn.
@@ -24,7 +24,6 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from insula.edge.asgi import App
-from insula.edge.header_memo import Known
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.listener import HttpConnection, ListenerConfig, Reading
@@ -70,10 +69,7 @@ class FastConnection(HttpConnection):
         self._peer = ""
         self._answered = 0.0  # when the lane last answered, in seconds of the loop
         self._new_blocks = 0  # in a row
-        self._offered = -1  # bytes that have come after the head which ends now, where the lane may take it
-        self._met: Known | None = None  # the head that the parser has just read for the lane
-        self._mine = False  # and its message is the lane's
-        self._begun = b""  # a message whose head is known and whose rest is awaited
+        self._begun = b""  # a message whose head the lane takes and whose rest is awaited
         self._rest: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -113,18 +109,26 @@ class FastConnection(HttpConnection):
         """Answers the messages in `data`, up to one that the lane does not take; the rest of one may be waited for."""
         lane, size = self._lane, len(data)
         start = count = 0
-        began = monotonic()
+        until = 0.0
         while True:
-            if self.flow.write_paused or count == IN_A_ROW or (count and monotonic() - began > TURN):
+            if self.flow.write_paused or count == IN_A_ROW or (count and monotonic() > until):
                 self._hold(data[start:])
                 return
             end = data.find(b"\r\n\r\n", start) + 4
-            known = lane.memo.get(data[start:end])
-            if known is None:
-                known = self._meet(data, start, end)
+            block = data[start:end]
+            known = lane.memo.get(block)
+            if known is not None:
+                if patient:
+                    self._new_blocks = 0
+            else:
+                known = lane.meet(data, start, end, self.limits)
                 if known is None:
+                    self._feed(data[start:])
                     return
-            elif size - end < known.length:
+                if self._new_blocks < PATIENCE:
+                    self._new_blocks += 1
+                    lane.memo.put(block, known)
+            if size - end < known.length:
                 if patient:
                     self._begun = data[start:]
                     self._rest = self.loop.call_later(SECOND_READ, self._give_up_begun)
@@ -132,8 +136,6 @@ class FastConnection(HttpConnection):
                 else:
                     self._feed(data[start:])
                 return
-            else:
-                self._new_blocks = 0
             start = end + known.length
             answer = lane.answer(
                 known,
@@ -150,38 +152,13 @@ class FastConnection(HttpConnection):
             self.transport.write(answer)
             if start == size:
                 break
+            if not count:
+                until = monotonic() + TURN
             count += 1
             patient = True
         self._answered = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._rearm_keep_alive()
-
-    def _meet(self, data: bytes, start: int, end: int) -> Known | None:
-        """Has the parser read one message, the block of its head from `start` to `end`. None where the lane does not take
-        it: then the ordinary road has it and all that follows."""
-        if end < start + 4 or not data.startswith(b"POST ", start):
-            self._feed(data[start:])
-            return None
-        parsed = end - 1
-        self._parse(data[start:parsed])
-        if self._reading is Reading.HEAD and self._began:
-            self._offered = len(data) - end
-            self._parse(data[parsed:end])
-            self._offered = -1
-            parsed = end
-        known, self._met = self._met, None
-        if known is not None and self._new_blocks < PATIENCE:
-            self._new_blocks += 1
-            self._lane.memo.put(data[start:end], known)
-        if known is None or not self._mine:
-            self._unset_keepalive_if_required()
-            if parsed < len(data) and self._reading is not Reading.DEAF:
-                self._feed(data[parsed:])
-            return None
-        if known.length:
-            self._parse(data[end : end + known.length])
-        self._mine = False
-        return known
 
     def _hold(self, rest: bytes) -> None:
         """Keeps what is not answered yet for the next turn, or for when the client reads."""
@@ -209,31 +186,6 @@ class FastConnection(HttpConnection):
         begun = self._take_begun()
         if begun:
             self._feed(begun)
-
-    # the parser's callbacks
-
-    def _begin(self) -> None:
-        if self._offered >= 0 and self.parser.get_http_version() == "1.1" and self.parser.should_keep_alive():
-            self._met = self._lane.meet(self.url, self.headers)
-            self._mine = self._met is not None and self._met.length <= self._offered
-        if not self._mine:
-            super()._begin()
-
-    def on_body(self, body: bytes) -> None:
-        if not self._mine:
-            super().on_body(body)
-        else:
-            self._heard = True
-            self._body_bytes += len(body)
-
-    def on_message_complete(self) -> None:
-        if not self._mine:
-            super().on_message_complete()
-            return
-        self._heard = True
-        self._reading = Reading.HEAD
-        self._stages += 1
-        self._silent = 0
 
     # answers out
 

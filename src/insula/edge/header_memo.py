@@ -22,9 +22,10 @@ MAX_BLOCKS = 1024
 
 class Known:
     """One head that the lane takes: `length` of its body, the id that its client sent ("" where it sent no sane one), its
-    route, what the route's handler made of it, and where its route is counted."""
+    route, what the route's handler made of it, and where its route is counted. `said` are the fields of the last answer,
+    and `wire` those fields as they go out, since most answers have the same."""
 
-    __slots__ = ("facts", "head", "length", "request_id", "route", "stats")
+    __slots__ = ("facts", "head", "length", "request_id", "route", "said", "stats", "wire")
 
     def __init__(self, head: Head, length: int, request_id: str, route: Route, facts: Facts, stats: RouteStats) -> None:
         self.head = head
@@ -33,6 +34,8 @@ class Known:
         self.route = route
         self.facts = facts
         self.stats = stats
+        self.said: tuple[tuple[bytes, bytes], ...] | None = None
+        self.wire = b""
 
 
 class HeaderMemo:

@@ -26,14 +26,16 @@ from insula.edge.answers import (
 from insula.edge.app import Application
 from insula.edge.asgi import App
 from insula.edge.exchange import Head, Response
+from insula.edge.head_reader import HeadReader
 from insula.edge.header_memo import HeaderMemo, Known
+from insula.edge.limits import Limits
 from insula.edge.request_id import new_request_id, sane_id
 
 #: Bytes of a body that the lane takes.
 MAX_BODY = 65_536
 
-#: Headers that make a request more than plain.
-_NOT_PLAIN = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
+#: Bytes of the fields of an answer that are remembered with the head.
+MAX_SAID = 512
 
 
 class Lane:
@@ -41,34 +43,31 @@ class Lane:
 
     def __init__(self, app: Application) -> None:
         self.memo = HeaderMemo()
+        self._reader = HeadReader()
         self._app = app
         self._defaults: object = None
         self._ok = self._default_lines = b""
         app.on_change(self.memo.forget)
 
-    def meet(self, target: bytes, headers: list[tuple[bytes, bytes]]) -> Known | None:
-        """What follows from the head of a sound POST that the lane takes once it is whole, or None."""
+    def meet(self, data: bytes, start: int, end: int, limits: Limits) -> Known | None:
+        """What follows from a head that is not known yet, from `start` to behind its empty line at `end` (before
+        `start` where there is none); None where the lane does not take its message. Nobody else has read it."""
+        if end < start + 4 or not data.startswith(b"POST ", start):
+            return None
         app = self._app
+        target = data[start + 5 : data.find(b" ", start + 5, end)]
         route = app.table.exact.get(target)
         if route is None or "POST" not in route.methods:
             return None
-        length = -1
-        sent: bytes | None = None
-        for name, value in headers:
-            if name in _NOT_PLAIN:
-                return None
-            if name == b"content-length":
-                length = int(value)
-            elif name == b"x-request-id" and sent is None:
-                sent = value
-        if not 0 <= length <= min(MAX_BODY, route.max_body):
+        plain = self._reader.read(data, start, end, limits)
+        if plain is None or plain.target != target or plain.length > min(MAX_BODY, route.max_body):
             return None
-        head = Head("POST", target, b"", headers)
+        head = Head("POST", target, b"", plain.headers)
         try:
             facts = route.handler.prepare(head)
         except Exception:  # a refusal, or a failure of the handler: the ordinary road comes to the same and tells it
             return None
-        return Known(head, length, sane_id(sent), route, facts, app.metrics.route(route.label))
+        return Known(head, plain.length, sane_id(plain.request_id), route, facts, app.metrics.route(route.label))
 
     def answer(
         self, known: Known, body: bytes, peer: str, scheme: str, defaults: list[tuple[bytes, bytes]]
@@ -87,7 +86,9 @@ class Lane:
             answer = route.handler.answer(head, known.facts, body)
             if not isinstance(answer, Response):
                 return app.finishing(head, route, answer, len(body))
-            return self._told(known, head, checked(head, route, answer), len(body), defaults)
+            if answer.headers is not known.said or answer.status != 200:
+                answer = checked(head, route, answer)
+            return self._told(known, head, answer, len(body), defaults)
         except Exception as error:
             return self._told(known, head, failed(head, route, error), len(body), defaults)
 
@@ -101,7 +102,12 @@ class Lane:
             self._ok = STATUS_LINE[200] + self._default_lines
         status, out = answer.status, answer.body
         first = self._ok if status == 200 else STATUS_LINE[status] + self._default_lines
-        fields = fields_of(answer.headers).wire
+        if answer.headers is known.said:
+            fields = known.wire
+        else:
+            fields = fields_of(answer.headers).wire
+            if len(fields) <= MAX_SAID:
+                known.said, known.wire = answer.headers, fields
         if len(out) < COMPRESSED_FROM and status not in BODILESS:
             told = b"%b%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
                 first,

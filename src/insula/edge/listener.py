@@ -199,18 +199,8 @@ class HttpConnection(HttpToolsProtocol):
         self._heard = False
         try:
             self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            if self._ignored_upgrade:
-                self._reading = (
-                    Reading.DEAF
-                )  # answered as the HTTP/1.1 request that it also is; then the connection ends
-            elif self._should_upgrade():
-                self.handle_websocket_upgrade()
-            else:
-                self._fail(Last.UPGRADE)
-            return
-        except httptools.HttpParserError:
-            self._fail(self._fault or Last.MALFORMED)
+        except (httptools.HttpParserUpgrade, httptools.HttpParserError) as stop:
+            self._stopped(stop)
             return
         if self._reading is Reading.BODY:
             self._raw_body += len(data)
@@ -220,6 +210,17 @@ class HttpConnection(HttpToolsProtocol):
             self._silent += len(data)
             if self._head_bytes + self._silent > self.limits.max_head:
                 self._fail(Last.HEAD_TOO_LARGE)
+
+    def _stopped(self, stop: Exception) -> None:
+        """What stopped the parser: an upgrade, or what is no request."""
+        if not isinstance(stop, httptools.HttpParserUpgrade):
+            self._fail(self._fault or Last.MALFORMED)
+        elif self._ignored_upgrade:
+            self._reading = Reading.DEAF  # answered as the HTTP/1.1 request that it also is; then the connection ends
+        elif self._should_upgrade():
+            self.handle_websocket_upgrade()
+        else:
+            self._fail(Last.UPGRADE)
 
     # the parser's callbacks
 
@@ -232,12 +233,14 @@ class HttpConnection(HttpToolsProtocol):
         self._heard = self._began = True
         self._head_bytes = self._silent = self._body_bytes = self._raw_body = 0
         self._stages += 1
-        super().on_message_begin()
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
 
     def on_url(self, url: bytes) -> None:
         self._heard = True
         self._head_bytes += len(url)
-        super().on_url(url)
+        self.url += url
         if len(self.url) > self.limits.max_target:
             self._reject(Last.TARGET_TOO_LONG)
 
@@ -248,8 +251,12 @@ class HttpConnection(HttpToolsProtocol):
             self._reject(Last.HEAD_TOO_LARGE)
         if self._reading is not Reading.HEAD:
             return  # a field of the trailer
-        super().on_header(name, value)
-        if len(self.headers) > self.limits.max_fields:
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers = self.headers
+        headers.append((name, value))
+        if len(headers) > self.limits.max_fields:
             self._reject(Last.HEAD_TOO_LARGE)
 
     def on_headers_complete(self) -> None:
@@ -291,6 +298,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def _begin(self) -> None:
         """A sound head is whole: the application gets the request."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()  # makes the scope, and forgets what came
+        self.url, self.expect_100_continue = url, expects
+        self.headers = self.scope["headers"] = headers
         super().on_headers_complete()
         if self._ignored_upgrade:
             self.cycle.keep_alive = False

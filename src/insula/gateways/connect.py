@@ -114,10 +114,11 @@ class Unary:
     def prepare(self, head: Head) -> Facts:
         """Refuses a content type that is not Connect's, a version of the protocol that is not 1, and a head that says what
         it may not of the call; reads the rest."""
+        sent = dict(reversed(head.headers))  # the first of each name
         is_get = head.method == "GET"
         proto = False
         if not is_get:
-            kind = kind_of(head.get(b"content-type") or b"")
+            kind = kind_of(sent.get(b"content-type", b""))
             if kind is Kind.STREAM:
                 raise HttpError("this method is unary and is not called as a stream", 415, fields=(_ACCEPT_POST,))
             if kind is Kind.OTHER:
@@ -128,19 +129,18 @@ class Unary:
                     fields=(_ACCEPT_POST,),
                 )
             proto = kind is Kind.PROTO
-        version = head.get(b"connect-protocol-version")
-        if version is not None and version != b"1":
+        if sent.get(b"connect-protocol-version", b"1") != b"1":
             raise CallerError("Connect-Protocol-Version is not 1")
-        key = head.get(b"idempotency-key") or b""
+        key = sent.get(b"idempotency-key", b"")
         if key and not _IDEMPOTENCY_KEY.fullmatch(key):
             raise CallerError("Idempotency-Key is longer than 255 characters, or has some that a key may not have")
-        trace = head.get(b"traceparent") or b""
+        trace = sent.get(b"traceparent")
         return Facts(
             proto,
             is_get,
-            timeout_of(head.get(b"connect-timeout-ms"), self._plan.timeout),
+            timeout_of(sent.get(b"connect-timeout-ms"), self._plan.timeout),
             to_guest(head.headers),
-            trace.decode() if _TRACEPARENT.fullmatch(trace) else "",
+            trace.decode() if trace and _TRACEPARENT.fullmatch(trace) else "",
             key.decode(),
         )
 

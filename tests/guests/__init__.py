@@ -14,6 +14,7 @@ from pathlib import Path
 
 import wasmtime
 
+from insula.build.compile_go import GO_FLAGS
 from insula.build.tools import cache_folder
 from tests.toolchains import needs
 
@@ -35,13 +36,14 @@ def build_c(source: Path | str, *flags: str) -> Path:
 def build_go(source: Path | str) -> Path:
     """Compiles a folder with a Go program (a path, or a name in this folder) as a reactor."""
     source = SOURCES / source
-    command = [str(needs("go").program), "build", "-C", str(source), "-buildmode=c-shared", "-ldflags=-s -w", "-o"]
+    # the flags of `insula build`, so that Go's own library is compiled once for both
+    command = [str(needs("go").program), "build", "-C", str(source), *GO_FLAGS, "-o"]
     content = b"".join(path.read_bytes() for path in sorted(source.iterdir()))
     return _build(
         source.name,
         content,
         command,
-        {"GOOS": "wasip1", "GOARCH": "wasm", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"},
+        {"GOOS": "wasip1", "GOARCH": "wasm", "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod", "GOTOOLCHAIN": "local"},
     )
 
 
@@ -72,7 +74,10 @@ def _build(name: str, content: bytes, command: list[str], environment: dict[str,
     path = BUILT / f"{name}-{key}.wasm"
     if not path.exists():
         draft = path.with_suffix(f".{os.getpid()}")
-        done = subprocess.run([*command, str(draft)], env=os.environ | environment, capture_output=True, text=True)
+        # not here: Zig keeps another C library for a working directory that its own files are below
+        done = subprocess.run(
+            [*command, str(draft)], cwd=BUILT, env=os.environ | environment, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         draft.replace(path)
     return path

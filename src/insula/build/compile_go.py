@@ -15,7 +15,8 @@ from pathlib import Path
 from insula.build.multivalue import link_host_import
 from insula.build.tools import BuildError, find_go, run
 
-_FLAGS = ("-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=")
+#: How a module is built: the same bytes in any folder.
+GO_FLAGS = ("-buildmode=c-shared", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=")
 _IGNORED = ("GOEXPERIMENT", "GOWASM", "GOENV", "GODEBUG", "GOROOT")
 _MODULE = re.compile(r'^\s*module\s+"?([A-Za-z0-9._~/-]+)"?\s*(?://.*)?$', re.MULTILINE)
 
@@ -54,7 +55,7 @@ def compile_go(folder: Path, source: Path, progress: Callable[[str], None]) -> b
     with tempfile.TemporaryDirectory(prefix="insula-build-") as scratch:
         target = Path(scratch) / "service.wasm"
         place = f"./{package.relative_to(folder).as_posix()}"
-        command: list[str | Path] = [go.program, "build", *_FLAGS, "-o", target, place]
+        command: list[str | Path] = [go.program, "build", *GO_FLAGS, "-o", target, place]
         code, said = run(command, folder=folder, environment=environment)
         if code != 0 or not target.exists():
             shown = "\n".join(line.removeprefix("./") for line in said.splitlines() if not line.startswith("# "))

@@ -19,6 +19,7 @@ def test_a_file_is_uploaded_whole_and_its_steps_are_shown(insula: Run, tmp_path:
     done = insula("deploy", "Orders-1.0.0.okra.pkg")
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == "shop.Orders.v1 deployed, version 1.0.0"
+    assert f"upload:sha256:{hashlib.sha256(PACKAGE).hexdigest()[:12]}…" in insula("list").out
     for step in ("read", "checked", "compiled  42 ms", "ready"):
         assert step in done.out
     assert "/shop.Orders/place" in done.out

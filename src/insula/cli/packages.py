@@ -12,6 +12,8 @@ from insula.cli import options, output
 from insula.cli.failures import UsageError
 from insula.cli.target import Target
 
+#: A digest in a table for people; --json has all of it.
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}", re.ASCII)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|depot:", re.ASCII)
 
 
@@ -91,7 +93,7 @@ def list_services(as_json: bool, admin_url: str | None, token: str | None) -> No
         output.line("no service is deployed; deploy one with: insula deploy NAME.okra.pkg")
         return
     fields = ("id", "state", "version", "deployed_at", "source")
-    rows = [[str(one.get(field, "")) for field in fields] for one in services]
+    rows = [[_DIGEST.sub(r"\1…", str(one.get(field, ""))) for field in fields] for one in services]
     output.table(("SERVICE", "STATE", "VERSION", "DEPLOYED", "SOURCE"), rows)
 
 

@@ -47,10 +47,11 @@ def serve(
     log_level: str | None,
     log_format: str | None,
 ) -> None:
-    """Run the server, in the foreground, until SIGINT, SIGTERM or the end of its terminal.
+    """Run the server, in the foreground, until it is told to stop.
 
-    The first signal refuses new requests and lets those in flight end; a second one stops at once. Flags win over the
-    environment (INSULA_SERVER__PORT), .env and the file; insula config docs prints every setting there is.
+    SIGINT, SIGTERM and the end of its terminal tell it. The first signal refuses new requests and lets those in flight
+    end; a second one stops at once. Flags win over the environment (INSULA_SERVER__PORT), .env and the file; insula
+    config docs prints every setting there is.
     """
     flags = {
         "server.host": host,

@@ -21,6 +21,7 @@ from insula.api.parts import AdminParts
 from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, identified
 from insula.edge.app import Application
+from insula.edge.backlog import Backlog
 from insula.edge.exchange import Route
 from insula.edge.guard import Guard
 from insula.edge.metrics import Metrics
@@ -41,6 +42,7 @@ from insula.services.exposition import families
 from insula.services.generation import Generation, Workshop, stage
 from insula.services.registry import Registry, Table
 from insula.settings import Settings
+from insula.settings.sections import LimitSettings
 from insula.settings.startable import is_loopback
 from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
@@ -131,7 +133,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         metrics = Metrics(lambda: facts.connections())
         metrics.add(lambda: families(registry.generations, logs.dropped()))
         draining = Draining(always=PLAIN_LABELS)
-        public = _public(registry, metrics, draining, facts, limits.max_connections)
+        public = _public(registry, metrics, draining, facts, limits)
         house = House(
             public=public,
             admin=_admin(settings, manager, metrics, facts),
@@ -158,7 +160,7 @@ def _public(
     metrics: Metrics,
     draining: Draining,
     facts: Facts,
-    max_connections: int,
+    limits: LimitSettings,
 ) -> Application:
     def welcome() -> Welcome:
         links = {"/health": "whether this server is well", "/metrics": "what it has counted, for Prometheus"}
@@ -177,14 +179,18 @@ def _public(
         )
 
     def status() -> Status:
-        return Status(insula.__version__, time.monotonic() - facts.started, facts.connections(), max_connections)
+        return Status(insula.__version__, time.monotonic() - facts.started, facts.connections(), limits.max_connections)
 
     def ready() -> str:
         return "" if facts.ready else "draining" if draining.on else "starting"
 
     fixed = list(plain_routes(Told(welcome, ready, status, metrics)))
     application = Application(
-        RouteTable(fixed), missing=missing_route(), checks=(draining, identified), metrics=metrics
+        RouteTable(fixed),
+        missing=missing_route(),
+        checks=(draining, identified),
+        metrics=metrics,
+        backlog=Backlog(limits.held_mb << 20),
     )
     gateway = ConnectGateway()
     made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}

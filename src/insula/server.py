@@ -208,6 +208,7 @@ class Server:
             body_timeout=limits.body_timeout_ms / 1000,
             min_rate=limits.body_rate_bytes,
             write_timeout=limits.write_timeout_ms / 1000,
+            max_unread=limits.held_mb << 20,
         )
         admin = Limits(max_connections=limits.max_admin_connections, body_timeout=self._admin_body_timeout())
         dropped = house.metrics.dropped

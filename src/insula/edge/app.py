@@ -20,6 +20,7 @@ from urllib.parse import quote
 from insula.edge.admission import admit
 from insula.edge.answers import THREAD_FROM, checked, failed, finished, negotiated
 from insula.edge.asgi import App, Receive, Scope, Send
+from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
 from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
@@ -28,6 +29,8 @@ from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
 
+#: Bodies of this size and more are counted while they wait for their answer.
+COUNTED_FROM = 65_536
 #: Seconds over a route's timeout before the edge answers in the place of a service that does not keep it.
 SLACK = 1.0
 #: What a request that its client gave up is counted as.
@@ -38,13 +41,23 @@ class Application:
     """`table` is swapped whole by assignment; requests under way keep the route that they have found.
 
     `missing` is the route of what has none; its handler refuses. `checks` are asked in order at every request. Whoever
-    keeps something that follows from the table is told of a new one by `on_change`.
+    keeps something that follows from the table is told of a new one by `on_change`. `backlog`
+    bounds what has come of bodies that are not whole; whole ones that wait for their answer have the same bound, and what
+    is above it is refused.
     """
 
     def __init__(
-        self, table: RouteTable, *, missing: Route, checks: tuple[Check, ...] = (), metrics: Metrics | None = None
+        self,
+        table: RouteTable,
+        *,
+        missing: Route,
+        checks: tuple[Check, ...] = (),
+        metrics: Metrics | None = None,
+        backlog: Backlog | None = None,
     ) -> None:
         self.checks = checks
+        self.backlog = backlog or Backlog()
+        self._in_hand = 0  # bytes of counted bodies that wait for their answer
         self.missing = missing
         self.metrics = metrics or Metrics()
         self._table = table
@@ -134,11 +147,29 @@ class Application:
         codings = codings_of(head.get(b"content-encoding")) if route.inflate else []
         body = b""
         if head.get(b"content-length") is not None or head.get(b"transfer-encoding") is not None:
-            body = await read_body(receive, route.max_body)
+            body = await read_body(receive, route.max_body, self.backlog)
             taken.bytes = len(body)
             if codings:
                 body = await inflate_body(codings, body, route.max_body)
-        return await _arrived(route.handler.answer(head, facts, body), route, receive)
+        if len(body) < COUNTED_FROM:
+            return await _arrived(route.handler.answer(head, facts, body), route, receive)
+        return await self._counted(head, facts, body, route, receive)
+
+    async def _counted(self, head: Head, facts: object, body: bytes, route: Route, receive: Receive) -> Response:
+        """The answer to a request whose body is large enough to be counted, where there is room for it."""
+        size = len(body)
+        if self._in_hand and self._in_hand + size > self.backlog.most:
+            raise UnavailableError(
+                "the server works on as many large requests as it can hold",
+                reason="backlog_full",
+                hint="try again in a moment",
+                retry_after=1.0,
+            )
+        self._in_hand += size
+        try:
+            return await _arrived(route.handler.answer(head, facts, body), route, receive)
+        finally:
+            self._in_hand -= size
 
 
 class Taken:

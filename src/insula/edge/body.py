@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from insula.edge.backlog import Backlog
 from insula.edge.compression import inflate
 from insula.edge.exchange import Head
-from insula.errors import LimitError
+from insula.errors import LimitError, UnavailableError
 
 #: Bytes that are inflated on the loop, in and out.
 INLINE = 131_072
@@ -35,8 +36,19 @@ def check_length(head: Head, limit: int) -> LimitError | None:
     return _too_large(limit) if length is not None and int(length) > limit else None
 
 
-async def read_body(receive: Any, limit: int) -> bytes:
-    """The whole body as it came. LimitError (413) beyond `limit`, ClientGoneError where the rest does not come."""
+class _Arriving:
+    """A body of which a part has come, as the holder of that part."""
+
+    def __init__(self, clock: asyncio.Timeout) -> None:
+        self._clock = clock
+
+    def give_up(self) -> None:
+        self._clock.reschedule(asyncio.get_running_loop().time())
+
+
+async def read_body(receive: Any, limit: int, backlog: Backlog) -> bytes:
+    """The whole body as it came. LimitError (413) beyond `limit`, ClientGoneError where the rest does not come,
+    UnavailableError where it has been coming for so long that its part in the `backlog` was needed for others."""
     message = await receive()
     if message["type"] == "http.disconnect":
         raise ClientGoneError
@@ -45,8 +57,25 @@ async def read_body(receive: Any, limit: int) -> bytes:
         raise _too_large(limit)
     if not message.get("more_body", False):
         return body
-    whole = bytearray(body)
+    try:
+        async with asyncio.timeout(None) as clock:
+            arriving = _Arriving(clock)
+            try:
+                return await _rest(receive, limit, backlog, arriving, bytearray(body))
+            finally:
+                backlog.release(arriving)
+    except TimeoutError:
+        raise UnavailableError(
+            "the server holds as many unfinished bodies as it can, and this one has been coming for longest",
+            reason="backlog_full",
+            hint="send it again, faster",
+            retry_after=1.0,
+        ) from None
+
+
+async def _rest(receive: Any, limit: int, backlog: Backlog, arriving: _Arriving, whole: bytearray) -> bytes:
     while True:
+        backlog.hold(arriving, len(whole))
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError

@@ -15,7 +15,8 @@ class Limits:
 
     A body may take `body_timeout` and a second more for each `min_rate` bytes that came, so a large upload over a slow
     line passes and a client that sends a byte now and then does not. `linger` is how long a connection is still read
-    after its last answer, so that the answer is not lost to a reset.
+    after its last answer, so that the answer is not lost to a reset. `max_unread` is for the answers of all connections
+    together that their clients do not read: beyond it, the one that has waited longest is cut off.
     """
 
     max_connections: int = 4096
@@ -29,3 +30,4 @@ class Limits:
     min_rate: float = 1024.0
     write_timeout: float = 30.0
     linger: float = 2.0
+    max_unread: int = 256 << 20

@@ -27,6 +27,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from insula.edge.backlog import Backlog, untaken
 from insula.edge.last_words import HTTP_1_1_REQUIRED, Last
 from insula.edge.limits import Limits
 
@@ -77,6 +78,7 @@ class ListenerConfig(uvicorn.Config):
         self.dropped = dropped
         self.emptied = emptied
         self.turned_away = 0
+        self.unread = Backlog(limits.max_unread)
 
 
 class HttpConnection(HttpToolsProtocol):
@@ -136,6 +138,7 @@ class HttpConnection(HttpToolsProtocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._reaper = self._writer = None
+        self.listener.unread.release(self)
         self._unset_keepalive_if_required()
         self._reading = Reading.DEAF
         self._held = self._farewell = b""
@@ -363,13 +366,20 @@ class HttpConnection(HttpToolsProtocol):
     def timeout_keep_alive_handler(self) -> None:
         self._shut()
 
+    def give_up(self) -> None:
+        """The unread answer is needed as room for others."""
+        self.listener.dropped("slow_reader")
+        self.transport.abort()
+
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unsent = self.transport.get_write_buffer_size()
+        self.listener.unread.hold(self, untaken(self.transport))
         self._writer = self.loop.call_later(self.limits.write_timeout, self._unread)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.listener.unread.release(self)
         if self._writer is not None:
             self._writer.cancel()
             self._writer = None
@@ -381,8 +391,7 @@ class HttpConnection(HttpToolsProtocol):
             self._unsent = unsent
             self._writer = self.loop.call_later(self.limits.write_timeout, self._unread)
         else:
-            self.listener.dropped("slow_reader")
-            self.transport.abort()
+            self.give_up()
 
     # time
 

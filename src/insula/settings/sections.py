@@ -103,6 +103,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     request_timeout_ms: Annotated[
         int, Meta(ge=10, le=3_600_000, description="Longest that a call may take, whatever its package says.")
     ] = 60_000
+    held_mb: Annotated[
+        int,
+        Meta(
+            ge=8,
+            le=1 << 20,
+            description="Memory for bodies that still come, as much for those worked on, and for answers not yet read. "
+            "Beyond it, the slowest client is cut off, and large requests are refused.",
+        ),
+    ] = 256
     shutdown_grace_ms: Annotated[
         int, Meta(ge=0, le=3_600_000, description="Time for calls in flight to end once the server is told to stop.")
     ] = 10_000

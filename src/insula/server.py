@@ -27,7 +27,7 @@ from insula.deployments.contract import Deployments
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.server import Listener, bind
-from insula.errors import Code, InsulaError
+from insula.errors import Code, ConfigurationError, InsulaError
 from insula.logs import Logs
 from insula.settings import Settings, check_startable
 from insula.settings.sections import LimitSettings
@@ -92,6 +92,8 @@ class Server:
     def run(self) -> int:
         """Serves until SIGINT, SIGTERM or SIGHUP; 0 after an orderly stop. ConfigurationError where it cannot start."""
         check_startable(self.settings)
+        for entry in self._deploy:
+            _file(entry)
         self._bind()
         with Logs(self.settings.logging) as logs:
             _make_room_for_files(self.settings.limits)
@@ -254,4 +256,9 @@ def _make_room_for_files(limits: LimitSettings) -> None:
 
 def _file(entry: str) -> Path:
     """What `deploy` was given, as a file: an example by its name, else a path."""
-    return examples.find(entry) or Path(entry).absolute()
+    file = examples.find(entry) or Path(entry).absolute()
+    if not file.exists():
+        raise ConfigurationError(
+            f"{entry} is to be deployed, and there is no such file", hint="name a package, or an example: greeter"
+        )
+    return file

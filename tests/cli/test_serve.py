@@ -42,6 +42,15 @@ def test_a_misspelt_setting_ends_it_before_anything_is_opened(tmp_path: Path) ->
     assert not (tmp_path / "insula-data").exists()
 
 
+def test_a_package_that_is_not_there_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
+    done = ended(tmp_path, "--deploy", "gone.okra.pkg")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: gone.okra.pkg is to be deployed, and there is no such file (name a package, or an example: greeter)\n"
+    )
+    assert not (tmp_path / "insula-data").exists()
+
+
 def test_it_says_where_it_is_and_ends_with_0_at_a_signal(tmp_path: Path) -> None:
     flags = ["--port", "0", "--admin-port", "0", "--data-dir", "data"]
     with subprocess.Popen([*SERVE, *flags], stdout=subprocess.PIPE, text=True, cwd=tmp_path) as server:

@@ -26,7 +26,10 @@ PORT = click.IntRange(0, 65535)
 @click.option("--admin-host", metavar="ADDRESS", help="Address of the admin port; not loopback: needs a token.")
 @click.option("--admin-port", type=PORT, metavar="PORT", help="Admin port; default 8081.")
 @click.option(
-    "--deploy", metavar="FILE", multiple=True, help="Deploy this package at start unless it is there; may be repeated."
+    "--deploy",
+    metavar="FILE",
+    multiple=True,
+    help="Deploy this package, or an example (greeter), unless it is deployed; may be repeated.",
 )
 @options.config_file
 @click.option("--data-dir", type=options.FOLDER, metavar="DIR", help="Data folder; default ./insula-data.")

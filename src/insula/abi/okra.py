@@ -115,11 +115,20 @@ class _SixCalls:
         return method, len(self._method), _put(guest, self._payload), len(self._payload)
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
-        output, refusal = _result(guest, result)
+        method, _, payload, _ = args
+        refusal: RefusalError | None = None
+        pointer, output = result >> 32, b""
+        if 0 < result < _IS_ERROR:
+            output = guest.read(pointer, result & _LENGTH_BITS)
+        else:
+            refusal = _refused(guest, result)
+            pointer &= _POINTER_BITS
+        guest.call("deallocate", method)
+        if payload != method:
+            guest.call("deallocate", payload)
         # A guest may answer in a buffer that it was given: no pointer is freed twice, and 0 is none.
-        for pointer in dict.fromkeys((args[0], args[2], result >> 32 & _POINTER_BITS if refusal else result >> 32)):
-            if pointer:
-                guest.call("deallocate", pointer)
+        if pointer and pointer != method and pointer != payload:
+            guest.call("deallocate", pointer)
         if refusal is not None:
             raise refusal
         return output
@@ -138,18 +147,18 @@ class _OneCall:
 
     def begin(self, guest: Guest) -> tuple[int, ...]:
         payload, notes = self._payload, guest.notes
-        if len(payload) > notes.get(_HOLDS, -1):
-            size = max(len(payload), FIRST_BUFFER)
+        length = len(payload)
+        if length > notes.get(_HOLDS, -1):
+            size = max(length, FIRST_BUFFER)
             notes[_BUFFER] = _memory(guest, "insula_input", size)
             notes[_HOLDS] = size
         guest.write(notes[_BUFFER], payload)
-        return self._number, len(payload)
+        return self._number, length
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:  # noqa: ARG002
-        output, refusal = _result(guest, result)
-        if refusal is not None:
-            raise refusal
-        return output
+        if 0 < result < _IS_ERROR:
+            return guest.read(result >> 32, result & _LENGTH_BITS)
+        raise _refused(guest, result)
 
 
 class _ErrorObject(msgspec.Struct, gc=False):
@@ -162,14 +171,11 @@ class _ErrorObject(msgspec.Struct, gc=False):
 _error_decoder = msgspec.json.Decoder(_ErrorObject)
 
 
-def _result(guest: Guest, packed: int) -> tuple[bytes, RefusalError | None]:
-    """The output, or the guest's refusal. GuestError, LimitError."""
+def _refused(guest: Guest, packed: int) -> RefusalError:
+    """The guest's refusal in place of an output. GuestError, LimitError."""
     if packed == 0:
-        return b"", RefusalError("the guest failed without a message", code=Code.UNKNOWN, reason="no_message")
-    pointer, size = packed >> 32, packed & _LENGTH_BITS
-    if not packed & _IS_ERROR:
-        return guest.read(pointer, size), None
-    return b"", _refusal(guest.read(pointer & _POINTER_BITS, size, MAX_ERROR))
+        return RefusalError("the guest failed without a message", code=Code.UNKNOWN, reason="no_message")
+    return _refusal(guest.read(packed >> 32 & _POINTER_BITS, packed & _LENGTH_BITS, MAX_ERROR))
 
 
 def _refusal(text: bytes) -> RefusalError:

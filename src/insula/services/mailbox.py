@@ -34,28 +34,29 @@ class Ticket:
 
 
 class Mailbox:
-    """At most `bound` tickets. `expired` is told of each ticket whose deadline passed here, once it has been removed."""
+    """At most `bound` tickets, in `queue` by age. `expired` is told of each ticket whose deadline passed here, once it has
+    been removed."""
 
     def __init__(self, bound: int, clock: Clock, expired: Callable[[Ticket], None]) -> None:
         self.bound = bound
         self._clock = clock
         self._expired = expired
-        self._queue: OrderedDict[Ticket, None] = OrderedDict()
+        self.queue: OrderedDict[Ticket, None] = OrderedDict()
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._number = count()
         self._timer: Timer | None = None
         self._timer_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self.queue)
 
     @property
     def full(self) -> bool:
-        return len(self._queue) >= self.bound
+        return len(self.queue) >= self.bound
 
     def put(self, ticket: Ticket) -> None:
         """Adds a ticket at the end; the caller has seen that the mailbox is not full."""
-        self._queue[ticket] = None
+        self.queue[ticket] = None
         deadline = ticket.call.deadline
         heapq.heappush(self._deadlines, (deadline, next(self._number), ticket))
         if self._timer is None or deadline < self._timer_at:
@@ -64,8 +65,8 @@ class Mailbox:
     def take(self) -> Ticket | None:
         """The ticket that has waited longest and that somebody still waits for; None where there is none."""
         now = self._clock.now()
-        while self._queue:
-            ticket, _ = self._queue.popitem(last=False)
+        while self.queue:
+            ticket, _ = self.queue.popitem(last=False)
             self._sweep()
             if ticket.pending.done():
                 continue
@@ -77,25 +78,25 @@ class Mailbox:
 
     def remove(self, ticket: Ticket) -> bool:
         """Takes out one ticket, wherever it stands; False where it had left already."""
-        if ticket not in self._queue:
+        if ticket not in self.queue:
             return False
-        del self._queue[ticket]
+        del self.queue[ticket]
         self._sweep()
         return True
 
     def clear(self) -> list[Ticket]:
         """Takes out every ticket and stops the timer."""
-        tickets = list(self._queue)
-        self._queue.clear()
+        tickets = list(self.queue)
+        self.queue.clear()
         self._sweep()
         return tickets
 
     def _sweep(self) -> None:
-        if not self._queue:
+        if not self.queue:
             self._deadlines.clear()
             self._disarm()
-        elif len(self._deadlines) > _SWEEP_ABOVE + 2 * len(self._queue):
-            self._deadlines = [item for item in self._deadlines if item[2] in self._queue]
+        elif len(self._deadlines) > _SWEEP_ABOVE + 2 * len(self.queue):
+            self._deadlines = [item for item in self._deadlines if item[2] in self.queue]
             heapq.heapify(self._deadlines)
 
     def _arm(self) -> None:
@@ -113,10 +114,10 @@ class Mailbox:
         now = self._clock.now()
         while self._deadlines and self._deadlines[0][0] <= now:
             _, _, ticket = heapq.heappop(self._deadlines)
-            if ticket in self._queue:
-                del self._queue[ticket]
+            if ticket in self.queue:
+                del self.queue[ticket]
                 self._expired(ticket)
-        while self._deadlines and self._deadlines[0][2] not in self._queue:
+        while self._deadlines and self._deadlines[0][2] not in self.queue:
             heapq.heappop(self._deadlines)
         if self._deadlines:
             self._arm()

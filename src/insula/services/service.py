@@ -91,13 +91,14 @@ class Service:
         self.last_error: str | None = None
         self.successor: Dispatcher | None = None
         self.counts = Counts()
-        self._program = program
-        self._abi = abi
+        self._run = program.run
+        self._exchange = abi.exchange
         self._methods = methods
         self._options = options
         self._clock = clock or LoopClock()
         self._supervisor = Supervisor(self._clock, jitter)
         self._waiting = Mailbox(options.mailbox, self._clock, self._expired)
+        self._queue = self._waiting.queue
         self._running: set[Ticket] = set()
         self._pool = Pool(
             program,
@@ -150,13 +151,22 @@ class Service:
             if call.path:
                 self._check_path(call)
             pool = self._pool
-            if not pool.idle or self._waiting:
+            if not pool.idle or self._queue:
                 return self._wait(call, entry)
             instance = pool.take()
             scope = Scope(self.id, call)
-            result = self._enter(instance, scope, entry)
+            try:
+                result = self._run(instance, self._exchange(entry, call.payload), scope, call.deadline)
+            except Exception as error:
+                raise self._failed(instance, scope, error) from error
             if isinstance(result, bytes):
-                return Reply(result, tuple(scope.headers), tuple(scope.trailers))
+                if scope.iterators or not instance.alive:
+                    self._leave(instance, scope)
+                else:
+                    pool.give(instance)
+                if scope.headers or scope.trailers:
+                    return Reply(result, tuple(scope.headers), tuple(scope.trailers))
+                return Reply(result)
             ticket = self._ticket(call, entry)
             self._follow(ticket, instance, scope, result)
             return ticket.pending
@@ -212,18 +222,11 @@ class Service:
         ticket.pending.add_done_callback(partial(self._abandoned, ticket))
         return ticket
 
-    def _enter(self, instance: Instance, scope: Scope, entry: Entry) -> bytes | asyncio.Future[bytes]:
-        """Runs a busy instance; unless a future comes of it, the instance is back in the pool afterwards."""
-        call = scope.call
-        try:
-            result = self._program.run(instance, self._abi.exchange(entry, call.payload), scope, call.deadline)
-        except Exception as error:
-            told = self._as_insula(error)
-            self._leave(instance, scope, told)
-            raise told from error
-        if isinstance(result, bytes):
-            self._leave(instance, scope)
-        return result
+    def _failed(self, instance: Instance, scope: Scope, error: Exception) -> InsulaError:
+        """The end of a call that failed at once; what the failure is called."""
+        told = self._as_insula(error)
+        self._leave(instance, scope, told)
+        return told
 
     def _leave(self, instance: Instance, scope: Scope, error: InsulaError | None = None) -> None:
         """The end of a call: the instance goes back, or is replaced where the call killed it. An error takes with it what
@@ -306,14 +309,17 @@ class Service:
         self.counts.wait_us += int((self._clock.now() - ticket.since) * 1e6)
         instance = self._pool.take()
         scope = Scope(self.id, ticket.call)
+        call = ticket.call
         try:
-            result = self._enter(instance, scope, ticket.entry)
-        except InsulaError as error:
-            self._refuse(ticket, error)
+            result = self._run(instance, self._exchange(ticket.entry, call.payload), scope, call.deadline)
+        except Exception as error:
+            self._refuse(ticket, self._failed(instance, scope, error))
             return
         if not isinstance(result, bytes):
             self._follow(ticket, instance, scope, result)
-        elif not ticket.pending.done():
+            return
+        self._leave(instance, scope)
+        if not ticket.pending.done():
             ticket.pending.set_result(Reply(result, tuple(scope.headers), tuple(scope.trailers)))
 
     def _grow(self) -> None:

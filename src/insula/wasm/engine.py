@@ -141,27 +141,36 @@ class NativeProgram:
                 hint="give the server fewer services, or fewer instances for each (limits.max_instances)",
                 retry_after=1.0,
             )
-        slow = self._start_pace.slow
-        if slow:
+        pace = self._start_pace
+        if pace.slow:
             schedule.workers.check_room()
         instance = OwnedInstance(self)
         seconds = self._blueprint.limits.start_timeout
         instance.deadline = time.monotonic() + seconds
+        late = f"the guest did not start within {seconds:g} s"
+        steps = start_steps(instance)
+        if not pace.slow:
+            schedule.tick()
+            if pace.misses:
+                pace.began = time.thread_time()
+            ready: asyncio.Future[Instance] = schedule.loop.create_future()
+            try:
+                next(steps)
+            except StopIteration:
+                pace.misses = 0
+                ready.set_result(instance)
+                return ready
+            except BaseException as error:
+                ready.set_exception(self._ended(instance, error, late))
+                return ready
         job: Running[Any] = Running(
-            schedule,
-            self._lane,
-            instance,
-            start_steps(instance),
-            pace=self._start_pace,
-            seconds=seconds,
-            late=f"the guest did not start within {seconds:g} s",
-            left=instance.left,
+            schedule, self._lane, instance, steps, pace=pace, seconds=seconds, late=late, left=instance.left
         )
         instance.job = job
-        if slow:
+        if pace.slow:
             job.begin_in_worker()
         else:
-            job.begin()
+            job.follow()
         return job.future
 
     def run(self, instance: Instance, exchange: Exchange, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
@@ -183,7 +192,13 @@ class NativeProgram:
         instance.job = _INLINE
         instance.inline = True
         try:
-            instance.enter(scope, deadline, pace)
+            instance.scope = scope
+            instance.deadline = deadline
+            instance.pace = pace
+            if instance.epoch != ticker.epoch:
+                instance.enter(scope, deadline, pace)
+            if pace.misses:
+                pace.began = time.thread_time()
             args = exchange.begin(instance)
             if instance.launch(exchange.export, args):
                 answer = exchange.finish(instance, args, instance.result)
@@ -198,11 +213,7 @@ class NativeProgram:
             instance.job = None
             raise
         except BaseException as error:
-            instance.alive = False
-            told = instance.why(error)
-            instance.left()
-            self._schedule.free(instance)
-            raise (DeadlineError(_LATE) if isinstance(told, StoppedError) else told) from None
+            raise self._ended(instance, error, _LATE) from None
         job = self._job(instance, exchange, rest_steps(instance, exchange, args), seconds)
         job.follow()
         return job.future
@@ -236,6 +247,14 @@ class NativeProgram:
         )
         instance.job = job
         return job
+
+    def _ended(self, instance: OwnedInstance, error: BaseException, late: str) -> BaseException:
+        """Frees an instance that failed on the loop; what the failure is called."""
+        instance.alive = False
+        told = instance.why(error)
+        instance.left()
+        self._schedule.free(instance)
+        return DeadlineError(late) if isinstance(told, StoppedError) else told
 
     def _check_open(self) -> None:
         if self._closed:

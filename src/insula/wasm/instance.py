@@ -9,10 +9,10 @@ Policy
   function, one that has to wait is refused.
 - A helper export holds the thread that called it. In a worker it may, until the deadline; on the event loop it gets
   `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs, and its method goes to the workers.
-- The memory stands at its limit where less is left than an eighth of the limit, or than the guest took in this very call,
-  or than it wanted. Toolchains grow in steps of very different sizes (C by pages, Go by megabytes, doubling buffers by
-  what they have), and the step that failed cannot be seen from outside; each of the three says that it would not have
-  fitted.
+- The memory stands at its limit where less is left than an eighth of the limit, or than the guest took since its call
+  began (or the epoch in which it did), or than it wanted. Toolchains grow in steps of very different sizes (C by pages, Go
+  by megabytes, doubling buffers by what they have), and the step that failed cannot be seen from outside; each of the
+  three says that it would not have fitted.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import Any
 
 import wasmtime
@@ -32,7 +33,7 @@ from insula.wasm.contract import HostImport, Signature
 from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
 from insula.wasm.linking import Blueprint
 from insula.wasm.native import Cell, Definition, Template
-from insula.wasm.pace import Pace
+from insula.wasm.pace import SPENT, Pace
 from insula.wasm.wasi import Nap, Wasi
 
 log = logging.getLogger("insula.wasm")
@@ -49,8 +50,20 @@ class LiveInstance(Cell):
     under way. `wait` is what the suspended guest waits for: seconds, or an awaitable."""
 
     __slots__ = (
-        *("_answer", "_binding", "_blueprint", "_cpu", "_cpu_of", "_due", "_entered_with", "_limit", "_nap", "_wasi"),
-        *("alive", "deadline", "inline", "notes", "pace", "scope", "stopped", "wait"),
+        *(
+            "_answer",
+            "_binding",
+            "_blueprint",
+            "_cpu",
+            "_cpu_of",
+            "_due",
+            "_entered_with",
+            "_epoch",
+            "_limit",
+            "_ticker",
+            "_wasi",
+        ),
+        *("alive", "deadline", "epoch", "inline", "notes", "pace", "scope", "stopped", "wait"),
     )
 
     def __init__(self, template: Template, blueprint: Blueprint) -> None:
@@ -71,6 +84,8 @@ class LiveInstance(Cell):
         self._cpu = 0.0
         self._cpu_of = 0
         self._due = False
+        self._ticker = native.machine().ticker
+        self.epoch = -1
         self._wasi = Wasi(self, blueprint.wasi)
 
     # What an ABI sees
@@ -98,10 +113,11 @@ class LiveInstance(Cell):
     # Its life
 
     def enter(self, scope: Any, deadline: float, pace: Pace | None) -> None:
-        """Makes ready for one call."""
+        """Makes ready for one call. In the very epoch of the call before, only the three have to be set."""
         self.scope = scope
         self.deadline = deadline
         self.pace = pace
+        self.epoch = self._ticker.epoch
         self._entered_with = self.size()
         self.slice()
 
@@ -129,18 +145,19 @@ class LiveInstance(Cell):
         return unexpected(error)
 
     def overrun(self) -> None:
-        native.machine().ticker.used = True
+        self._ticker.used = True
         self._due = True
         if self.stopped or time.monotonic() >= self.deadline:
             raise StoppedError
         if not self.inline:
             return
-        if self.pace is not None:
-            self.pace.helper_overran()
         now = time.thread_time()
         if self._cpu_of != self.helpers:
             self._cpu_of, self._cpu = self.helpers, now
-        elif now - self._cpu > INLINE_CPU:
+            return
+        if self.pace is not None and now - self._cpu > SPENT:
+            self.pace.helper_overran()
+        if now - self._cpu > INLINE_CPU:
             raise GuestError("a helper export of the guest, such as its allocate, takes far too long", reason="helper")
 
     # Host functions
@@ -159,7 +176,7 @@ class LiveInstance(Cell):
             answer = host.function(self.scope, request)
             if isinstance(answer, bytes):
                 return self._given(host, answer)
-            if not inspect.isawaitable(answer):
+            if type(answer) is not CoroutineType and not inspect.isawaitable(answer):
                 raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
             if self.depth > 1 or not self.yields:
                 discard(answer)
@@ -224,6 +241,7 @@ class LiveInstance(Cell):
         """The slice was over where the guest could not yield, under a host function: it does once it is out of that."""
         if not self.depth:
             self._due = False
+            self.epoch = -1
             self.yield_soon()
 
     def _given(self, host: HostImport, answer: bytes) -> tuple[int, ...]:

@@ -136,6 +136,7 @@ class Machine:
             ("max_core_instance_size", 1 << 20),
             ("linear_memory_keep_resident", 64 << 10),
             ("table_keep_resident", 4 << 10),
+            ("async_stack_keep_resident", 64 << 10),
         ):
             getattr(bindings, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
         bindings.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
@@ -333,15 +334,17 @@ def _types(kinds: Sequence[str]) -> list[wasmtime.ValType]:
 
 
 class _Entry:
-    """An export that can be entered. `mask` is of its result; 0 where it has none, or more than one."""
+    """An export that can be entered. `plain`: every parameter is an i32. `mask` is of its result; 0 where it has none, or
+    more than one."""
 
-    __slots__ = ("count", "kinds", "mask", "params", "pointer", "results", "struct")
+    __slots__ = ("count", "kinds", "mask", "params", "plain", "pointer", "results", "struct")
 
     def __init__(self, struct: Any, signature: Signature) -> None:
         self.struct = struct
         self.pointer = byref(struct)
         self.kinds = tuple(_KINDS[kind] for kind in signature.params)
         self.params = len(self.kinds)
+        self.plain = not any(self.kinds)
         self.count = c_size_t(self.params)
         self.results = c_size_t(len(signature.results))
         self.mask = _MASKS.get(signature.results[0], 0) if len(signature.results) == 1 else 0
@@ -356,7 +359,7 @@ class Cell:
     """
 
     __slots__ = (
-        *("_arguments", "_context", "_entries", "_error", "_extern", "_future", "_instance", "_kinds", "_memory"),
+        *("_arguments", "_context", "_entries", "_error", "_extern", "_future", "_instance", "_memory", "_plain"),
         *("_raw", "_raw_pointer", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
         *("_wide", "_ends", "_entered", "failure", "helpers", "lost", "reply", "result", "template", "yields"),
     )
@@ -398,7 +401,7 @@ class Cell:
         self._trap = byref(self._ends)
         self._error = byref(self._ends, 8)
         self._wide = c_size_t(ROOM)
-        self._kinds: tuple[int, ...] = ()
+        self._plain = True
         _cells[self.context] = self
 
     # Ways in
@@ -416,22 +419,33 @@ class Cell:
         entry = self._entries.get(export) or self._entry(export)
         if len(args) != entry.params:
             raise GuestError(f"the guest's {export} takes {entry.params} arguments")
-        self._entered = entry
+        values = self._arguments
+        if not (entry.plain and self._plain):
+            self._shape(entry.kinds)
+        at = 1
+        for arg in args:
+            values[at] = arg
+            at += 4
         self.yields = True
-        self._future = future = self._start(entry, args)
-        if _poll(future):
-            self._finish()
-            return True
-        return False
+        future = _call_async(
+            self._context, entry.pointer, values, entry.count, self._results, entry.results, self._trap, self._error
+        )
+        if not _poll(future):
+            self._entered = entry
+            self._future = future
+            return False
+        self.yields = False
+        _delete_done(future)
+        ends = self._ends
+        if ends[0] or ends[1]:
+            raise self._end()
+        self.result = self._results[1] & entry.mask
+        return True
 
     def poll(self) -> bool:
         """Goes on; whether the guest is done, and `result` set. Raises its end where that was a trap."""
-        if _poll(self._future):
-            self._finish()
-            return True
-        return False
-
-    def _finish(self) -> None:
+        if not _poll(self._future):
+            return False
         self.yields = False
         future, self._future = self._future, 0
         _delete_done(future)
@@ -440,6 +454,7 @@ class Cell:
             raise self._end()
         entry = self._entered
         self.result = self._results[1] & entry.mask if entry is not None else 0
+        return True
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small export to its end, here and now; its result, or 0 where it has none."""
@@ -464,7 +479,16 @@ class Cell:
         """A small export of a module that could come to an import that waits: a fiber, perhaps upon a fiber. It never
         yields, and what waits is refused, so that one poll is enough."""
         self.helpers += 1
-        future = self._start(entry, args)
+        values = self._arguments
+        if not (entry.plain and self._plain):
+            self._shape(entry.kinds)
+        at = 1
+        for arg in args:
+            values[at] = arg
+            at += 4
+        future = _call_async(
+            self._context, entry.pointer, values, entry.count, self._results, entry.results, self._trap, self._error
+        )
         if not _poll(future):
             _delete_suspended(future)
             self._ends[0] = self._ends[1] = 0
@@ -474,20 +498,11 @@ class Cell:
             raise self._end()
         return self._results[1] & entry.mask
 
-    def _start(self, entry: _Entry, args: tuple[int, ...]) -> int:
-        values = self._arguments
-        if self._kinds != entry.kinds:
-            for n, kind in enumerate(entry.kinds):
-                values[4 * n] = kind
-            self._kinds = entry.kinds
-        at = 1
-        for arg in args:
-            values[at] = arg
-            at += 4
-        future: int = _call_async(
-            self._context, entry.pointer, values, entry.count, self._results, entry.results, self._trap, self._error
-        )
-        return future
+    def _shape(self, kinds: tuple[int, ...]) -> None:
+        """Says of what kind each argument is; as they are laid out, all are i32."""
+        for n, kind in enumerate(kinds):
+            self._arguments[4 * n] = kind
+        self._plain = False
 
     def slice(self) -> None:
         """Gives the guest a new slice of time from now on."""
@@ -540,14 +555,15 @@ class Cell:
         self.lost = False
         if self._memory is None:
             found = self._export("memory")
-            self._memory = None if found is None or found.kind != _MEMORY else found
+            if found is not None and found.kind == _MEMORY:
+                self._memory = byref(found.of.memory)
         self._look()
 
     def find_memory(self, caller: int) -> None:
         """While the module's start function runs there are no exports yet: the memory is asked of whoever calls."""
         found: Any = bindings.wasmtime_extern_t()
         if _caller_export(c_void_p(caller), b"memory", c_size_t(6), byref(found)) and found.kind == _MEMORY:
-            self._memory = found
+            self._memory = byref(found.of.memory)
             self._look()
         self.lost = False
 
@@ -555,7 +571,8 @@ class Cell:
         """Bytes of memory that the guest has now."""
         if self._memory is None:
             return 0
-        return _memory_size(self._context, byref(self._memory.of.memory)) or 0
+        size: int = _memory_size(self._context, self._memory)
+        return size
 
     def peek(self, pointer: int, size: int) -> bytes:
         """A copy of guest memory; OutOfBoundsError."""
@@ -579,7 +596,7 @@ class Cell:
     def _look(self) -> None:
         size = self.size()
         if size != self._size:
-            base = _memory_base(self._context, byref(self._memory.of.memory))
+            base = _memory_base(self._context, self._memory)
             self._view = _view_of(base, size, _READ_WRITE) if size else memoryview(b"")
             self._size = size
 

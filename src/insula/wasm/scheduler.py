@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
+from types import CoroutineType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from insula.errors import DeadlineError, InsulaError
@@ -49,6 +50,9 @@ class _Outcome(NamedTuple):
     polls: int = 0
 
 
+_AFTER_ONE = _Outcome(False, polls=1)
+
+
 class Schedule:
     """What the calls of one engine share."""
 
@@ -76,20 +80,6 @@ class Schedule:
             except TimeoutError:
                 return self.quiet
         return True
-
-    def begin(self, awaitable: Awaitable[Any], then: Callable[[asyncio.Future[Any]], None]) -> asyncio.Future[Any]:
-        """Runs what a guest waits for; TypeError or ValueError where it cannot be awaited here."""
-        task = asyncio.ensure_future(awaitable)
-        self.tasks.add(task)
-        task.add_done_callback(self._over)
-        task.add_done_callback(then)
-        return task
-
-    def _over(self, task: asyncio.Future[Any]) -> None:
-        self.tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # seen: the guest may be gone
-        self.changed()
 
     def changed(self) -> None:
         """Wakes who waits for `idle`."""
@@ -140,11 +130,8 @@ class Running(Generic[T]):
         self._late = late
         self._left = left
         self._in_worker = False
+        self._missed = False
         self._waiting: asyncio.Future[Any] | asyncio.TimerHandle | None = None
-
-    def begin(self) -> None:
-        """The first step on the loop."""
-        self._follow(self._poll_here(), here=True)
 
     def begin_in_worker(self) -> None:
         """The first step in a worker."""
@@ -181,13 +168,18 @@ class Running(Generic[T]):
             self._leave(None)
 
     def _poll_here(self) -> _Outcome:
+        instance = self._instance
         self._schedule.tick()
-        self._instance.inline = True
-        self._instance.slice()
+        instance.inline = True
+        instance.slice()
+        if self._pace.misses:
+            self._pace.began = time.thread_time()
         return self._poll(1)
 
     def _follow(self, outcome: _Outcome, *, here: bool) -> None:
         if outcome.over:
+            if here and not self._missed:
+                self._pace.misses = 0
             self._leave(outcome)
         elif self.future.done():  # stopped while it was being polled
             self._instance.stop()
@@ -196,7 +188,9 @@ class Running(Generic[T]):
             self._wait(self._instance.wait)
         else:
             if here:
-                self._pace.missed()
+                self._missed = True
+                pace = self._pace
+                pace.missed(time.thread_time() - pace.began if pace.misses else 0.0)
             self._submit()
 
     def _wait(self, wait: float | Awaitable[Any]) -> None:
@@ -205,10 +199,17 @@ class Running(Generic[T]):
             self._waiting = self._schedule.loop.call_later(wait, self._slept)
             return
         try:
-            self._waiting = self._schedule.begin(wait, self._resumed)
+            if type(wait) is CoroutineType:
+                task: asyncio.Future[Any] = self._schedule.loop.create_task(wait)
+            else:
+                task = asyncio.ensure_future(wait)
         except (TypeError, ValueError) as error:
             self._instance.resume_with(_raising(error))
             self._go_on()
+        else:
+            self._waiting = task
+            self._schedule.tasks.add(task)
+            task.add_done_callback(self._resumed)
 
     def _slept(self) -> None:
         self._waiting = None
@@ -216,8 +217,13 @@ class Running(Generic[T]):
         self._go_on()
 
     def _resumed(self, task: asyncio.Future[Any]) -> None:
-        if self._waiting is not task:
-            return  # it was given up
+        schedule = self._schedule
+        schedule.tasks.discard(task)
+        if self._waiting is not task:  # it was given up
+            if not task.cancelled():
+                task.exception()  # seen
+            schedule.changed()
+            return
         self._waiting = None
         self._instance.resume_with(cancelled if task.cancelled() else task.result)
         self._go_on()
@@ -241,7 +247,7 @@ class Running(Generic[T]):
             if outcome.polls == int(self._instance.wait is not None):
                 self._pace.was_quick()
             else:
-                self._pace.missed()
+                self._pace.was_slow()
         self._follow(outcome, here=False)
 
     def _leave(self, outcome: _Outcome | None) -> None:
@@ -299,7 +305,7 @@ class Running(Generic[T]):
         except BaseException as error:
             instance.alive = False
             return _Outcome(True, error=instance.why(error), polls=polls)
-        return _Outcome(False, polls=polls)
+        return _AFTER_ONE if polls == 1 else _Outcome(False, polls=polls)
 
 
 def start_steps(instance: LiveInstance) -> Steps[LiveInstance]:

@@ -18,11 +18,13 @@ _PATIENCE = 40
 
 
 class Ticker:
-    """Calls `tick` once a period. `used` and `asleep` are plain flags, for the sake of the hot path."""
+    """Calls `tick` once a period. `used`, `asleep` and `epoch` (how often it has ticked) are plain fields, for the sake
+    of the hot path."""
 
     def __init__(self, tick: Callable[[], object], sleep: Callable[[float], object] = time.sleep) -> None:
         self.used = False
         self.asleep = True
+        self.epoch = 0
         self._tick = tick
         self._sleep = sleep
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -43,6 +45,7 @@ class Ticker:
         while idle < _PATIENCE:
             self._sleep(PERIOD)
             self._tick()
+            self.epoch += 1
             if self.used:
                 self.used = False
                 idle = 0

@@ -1,0 +1,85 @@
+"""Threads shared out fairly."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from insula.errors import LimitError
+from insula.wasm.workers import Lane, Workers
+
+
+class Jobs:
+    """Jobs that wait to be let go, and come back to the loop."""
+
+    def __init__(self, threads: int, backlog: int, share: int) -> None:
+        self.workers = Workers(threads, backlog, share)
+        self.loop = asyncio.get_running_loop()
+        self.started: asyncio.Queue[str] = asyncio.Queue()
+        self.gates: dict[str, threading.Event] = {}
+
+    def put(self, lane: Lane, name: str) -> Callable[[], None]:
+        gate = self.gates[name] = threading.Event()
+
+        def job() -> None:
+            self.loop.call_soon_threadsafe(self.started.put_nowait, name)
+            gate.wait(10)
+            self.loop.call_soon_threadsafe(self.workers.done, lane)
+
+        self.workers.submit(lane, job)
+        return job
+
+    async def begun(self, count: int) -> set[str]:
+        return {await asyncio.wait_for(self.started.get(), 5) for _ in range(count)}
+
+
+@pytest.fixture
+async def jobs() -> AsyncIterator[Jobs]:
+    made = Jobs(4, 3, 2)
+    yield made
+    for gate in made.gates.values():
+        gate.set()
+    made.workers.close()
+    await asyncio.to_thread(made.workers.join, 5.0)
+
+
+async def test_one_lane_has_its_share_and_no_more(jobs: Jobs) -> None:
+    greedy, modest = Lane(), Lane()
+    for name in "abcd":
+        jobs.put(greedy, name)
+    assert await jobs.begun(2) == {"a", "b"}
+    assert jobs.workers.crowded
+    jobs.put(modest, "x")
+    assert await jobs.begun(1) == {"x"}
+    jobs.gates["a"].set()
+    assert await jobs.begun(1) == {"c"}
+
+
+async def test_lanes_take_turns(jobs: Jobs) -> None:
+    lanes = [Lane() for _ in range(4)]
+    for number, lane in enumerate(lanes[:2]):
+        for name in "ab":
+            jobs.put(lane, f"{number}{name}")
+    assert len(await jobs.begun(4)) == 4
+    jobs.put(lanes[0], "0c")
+    jobs.put(lanes[2], "2a")
+    jobs.put(lanes[3], "3a")
+    jobs.gates["1a"].set()
+    assert await jobs.begun(1) == {"2a"}
+    jobs.gates["0a"].set()
+    assert await jobs.begun(1) == {"3a"}
+
+
+async def test_a_full_backlog_is_refused_and_one_that_waits_can_be_withdrawn(jobs: Jobs) -> None:
+    lane = Lane()
+    waiting = [jobs.put(lane, name) for name in "abcde"]
+    with pytest.raises(LimitError):
+        jobs.workers.check_room()
+    assert jobs.workers.withdraw(lane, waiting[-1])
+    assert not jobs.workers.withdraw(lane, waiting[-1])
+    assert not jobs.workers.withdraw(lane, waiting[0])
+    jobs.workers.check_room()
+    assert jobs.workers.busy == 4

@@ -136,7 +136,7 @@ class Machine:
             ("max_core_instance_size", 1 << 20),
             ("linear_memory_keep_resident", 64 << 10),
             ("table_keep_resident", 4 << 10),
-            ("async_stack_keep_resident", 64 << 10),
+            ("async_stack_keep_resident", 32 << 10),
         ):
             getattr(bindings, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
         bindings.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)

@@ -7,6 +7,7 @@ import pytest
 
 from insula.build.new import create
 from insula.build.project import build
+from insula.build.tools import cache_folder
 from insula.errors import InsulaError
 from tests.toolchains import needs
 
@@ -67,3 +68,22 @@ def test_what_is_in_the_environment_does_not_reach_the_compiler(
     for name in ("CPATH", "C_INCLUDE_PATH"):
         monkeypatch.setenv(name, str(tmp_path))
     assert build(project).size
+
+
+def test_the_first_build_says_that_it_takes_longer(
+    project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Also where another installation of the compiler has filled the cache, which is of no use to this one."""
+    cache = cache_folder("zig")
+    own = tmp_path / "cache" / "insula" / "zig"
+    own.mkdir(parents=True)
+    for name in ("global", "local"):
+        (cache / name).mkdir(parents=True, exist_ok=True)
+        (own / name).symlink_to(cache / name)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    said: list[str] = []
+    build(project, progress=said.append)
+    assert "takes half a minute" in said[1]
+    said.clear()
+    build(project, progress=said.append)
+    assert "takes half a minute" not in said[1]

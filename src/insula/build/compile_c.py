@@ -7,6 +7,7 @@ paths reaches it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
@@ -29,7 +30,9 @@ def compile_c(folder: Path, source: Path, progress: Callable[[str], None]) -> by
     zig = find_zig()
     files = [*_sources(folder, source), *sorted((folder / "gen").glob("*.c"))]
     cache = cache_folder("zig")
-    first = "" if cache.exists() else "; the first time it builds its C library as well, which takes half a minute"
+    # Zig builds the C library once for each place that it is installed in
+    built = cache / f"built-by-{hashlib.sha256(f'{zig.program} {zig.version}'.encode()).hexdigest()[:16]}"
+    first = "" if built.exists() else "; the first time it builds its C library as well, which takes half a minute"
     progress(f"compiling with Zig {zig.version}{first}")
     cache.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if key not in _IGNORED}
@@ -42,6 +45,7 @@ def compile_c(folder: Path, source: Path, progress: Callable[[str], None]) -> by
         said = said.replace("./", "") if code else said
         if code != 0 or not target.exists():
             raise BuildError(f"the C code does not compile:\n{said}", hint=_hint(said))
+        built.touch()
         if said:
             progress(said)
         return target.read_bytes()

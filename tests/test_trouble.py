@@ -209,3 +209,58 @@ async def test_a_module_that_asks_for_more_than_an_instance_may_have_is_a_bad_pa
         async with running(tmp_path) as live:
             answer = await live.deploy(pack(tmp_path / f"{number}.okra.pkg", COUNTER, wasm))
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument"), answer.text
+
+
+# Guests that wait: one thread runs them all here
+
+
+RELAY = """
+@okra(namespace: "test", version: "v1")
+service {name} {{ relay(input: Request): Answer }}
+type Sleep {{ milliseconds: Long }}
+type Call {{ api: String method: String parameters: Sleep }}
+type Parameters {{ service: String method: String input: Call milliseconds: Long }}
+type Request {{ api: String! method: String! parameters: Parameters }}
+type Answer {{ success: Boolean! }}
+"""
+
+
+def relay_named(folder: Path, name: str, timeout_ms: int = 5000) -> Path:
+    from tests.guests import build_c
+
+    return pack(
+        folder / f"{name}.okra.pkg",
+        RELAY.format(name=name),
+        build_c(Path(__file__).parent / "services" / "relay.c").read_bytes(),
+        host_apis=["okra.call", "okra.time"],
+        limits={"timeout_ms": timeout_ms},
+    )
+
+
+def sleep(milliseconds: int) -> dict[str, Any]:
+    return {"api": "okra.time", "method": "sleep", "parameters": {"milliseconds": milliseconds}}
+
+
+async def test_services_that_wait_for_each_other_do_not_lock_each_other_out(tmp_path: Path) -> None:
+    """More calls at once than there are threads or instances, each of which waits for another service."""
+    async with running(tmp_path, {"limits.worker_threads": 1}) as live:
+        for name in ("A", "B"):
+            assert (await live.deploy(relay_named(tmp_path, name))).status_code == 200
+        asked = {"service": "test.B", "method": "relay", "input": sleep(1)}
+        request = {"api": "okra.call", "method": "invoke", "parameters": asked}
+        answers = await asyncio.gather(*(live.call("/test.A/relay", request) for _ in range(20)))
+        assert {answer.text for answer in answers} == {'{"success":true}'}
+
+
+async def test_guests_that_sleep_in_the_host_hold_nobody_up_and_end_in_time(tmp_path: Path) -> None:
+    async with running(tmp_path, {"limits.worker_threads": 1}, deploy=["greeter"]) as live:
+        assert (await live.deploy(relay_named(tmp_path, "A", timeout_ms=1000))).status_code == 200
+        sleepers = [asyncio.create_task(live.call("/test.A/relay", sleep(600_000))) for _ in range(8)]
+        answered = 0
+        while not all(sleeper.done() for sleeper in sleepers):
+            answered += (await live.call("/examples.Greeter/greet", {"name": "x"})).status_code == 200
+        assert answered > 8  # one thread, held by none of them
+        for sleeper in sleepers:  # where the guest lives to see the deadline, it says so itself
+            answer = sleeper.result()
+            assert answer.status_code == 504 or answer.json()["success"] is False, answer.text
+        assert (await live.call("/test.A/relay", sleep(1))).json()["success"] is True

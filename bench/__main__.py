@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 import psutil
@@ -93,35 +93,46 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--edge", action="store_true", help="also the edge alone, by both of its roads")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    floor_port, port, admin_port = free_port(), free_port(), free_port()
-    with tempfile.TemporaryDirectory() as folder:
-        serve = [sys.executable, "-m", "insula", "serve", "--deploy", "greeter", "--data-dir", folder]
-        serve += ["--port", str(port), "--admin-port", str(admin_port), "--log-level", "error"]
-        floor_command = [sys.executable, "-m", "bench.constant", str(floor_port)]
-        with running("uvicorn constant", floor_port, floor_command) as floor, running("insula", port, serve) as insula:
-            for subject in (floor, insula):
-                subject.round(options.connections, 1.0)
-                for values in (subject.rate, subject.cpu, subject.p50, subject.p99):
-                    values.clear()  # the first round warms up
-            for _ in range(options.rounds):
-                for subject in (floor, insula):
-                    subject.round(options.connections, options.seconds)
-    rows = {subject.name: subject.row() for subject in (floor, insula)}
-    ratio = [ours / theirs for ours, theirs in zip(rows["insula"], rows["uvicorn constant"], strict=True)]
+    with ExitStack() as stack:
+        subjects = [stack.enter_context(running(*subject)) for subject in commands(stack, options.edge)]
+        for subject in subjects:
+            subject.round(options.connections, 1.0)
+            for values in (subject.rate, subject.cpu, subject.p50, subject.p99):
+                values.clear()  # the first round warms up
+        for _ in range(options.rounds):
+            for subject in subjects:
+                subject.round(options.connections, options.seconds)
+    rows = {subject.name: subject.row() for subject in subjects}
+    floor = rows["uvicorn constant"]
+    ratios = {name: [ours / theirs for ours, theirs in zip(row, floor, strict=True)] for name, row in rows.items()}
     if options.json:
-        print(json.dumps({**rows, "ratio": ratio}))
+        print(json.dumps({**rows, "ratio": ratios["insula"], "ratios": ratios}))
         return
     client = "wrk" if shutil.which("wrk") else "the bench's own client (install wrk for a faster one)"
     rounds = f"{options.rounds} rounds of {options.seconds:g} s"
     print(f"\nunary Connect JSON, {options.connections} connections, {rounds}, {client}\n")
-    print(f"{'':22}{'requests/s':>12}{'CPU us':>10}{'p50 ms':>10}{'p99 ms':>10}")
-    for name, values in rows.items():
-        print(f"{name:22}{values[0]:>12,.0f}{values[1]:>10.1f}{values[2]:>10.2f}{values[3]:>10.2f}")
-    print(
-        f"{'ratio':22}" + "".join(f"{value:>{width}.2f}" for value, width in zip(ratio, (12, 10, 10, 10), strict=True))
-    )
+    print(f"{'':22}{'requests/s':>12}{'CPU us':>10}{'p50 ms':>10}{'p99 ms':>10}{'rate x':>10}{'CPU x':>8}")
+    for name, (rate, cpu, p50, p99) in rows.items():
+        times, share, *_ = ratios[name]
+        print(f"{name:22}{rate:>12,.0f}{cpu:>10.1f}{p50:>10.2f}{p99:>10.2f}{times:>10.2f}{share:>8.2f}")
+
+
+def commands(stack: ExitStack, edge: bool) -> Iterator[tuple[str, int, list[str]]]:
+    """Name, port and command of each server: the floor, Insula, and, with `edge`, the edge without an engine."""
+    port = free_port()
+    yield "uvicorn constant", port, [sys.executable, "-m", "bench.constant", str(port)]
+    port = free_port()
+    folder = stack.enter_context(tempfile.TemporaryDirectory())
+    serve = [sys.executable, "-m", "insula", "serve", "--deploy", "greeter", "--data-dir", folder]
+    ports = ["--port", str(port), "--admin-port", str(free_port())]
+    yield "insula", port, [*serve, *ports, "--log-level", "error"]
+    if edge:
+        for road, handler in (("lane", "constant"), ("lane", "codec"), ("ordinary", "constant")):
+            port = free_port()
+            yield f"{road}, {handler}", port, [sys.executable, "-m", "bench.inline", str(port), road, handler]
 
 
 if __name__ == "__main__":

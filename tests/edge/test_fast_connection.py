@@ -140,6 +140,39 @@ async def test_both_roads_say_the_same_split_at_any_byte(shape: str) -> None:
             assert await here.same(stream[:at], stream[at:]) == whole, at
 
 
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        # answered by its head; what comes after is its body, however much it looks like a request
+        (post(post(b"smuggled")).replace(b"text/plain", b"text/csv", 1)[: -len(post(b"smuggled"))], post(b"smuggled")),
+        (post(post(b"smuggled"), path=b"/none")[: -len(post(b"smuggled"))], post(b"smuggled"), post()),
+        # within a head, a body, a chunk
+        (b"POST /do HTTP/1.1\r\nX-A: ", post(b"one request, with a strange header")),
+        (post(post(b"smuggled"))[: -len(post(b"smuggled"))], post(b"smuggled")),
+        (post(b"12" + post(b"smuggled"))[: -len(post(b"smuggled"))], post(b"smuggled")),
+        (b"POST /do HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n60\r\n", post(b"smuggled")),
+        (b"\r", post()),
+        (b"\r\n", post()),
+        # behind the last request
+        (CLOSE[:-3], CLOSE[-3:] + post(b"smuggled")),
+        (post(b"later 50", b"Connection: close\r\n"), post(b"smuggled")),
+        # behind an answer that is under way
+        (post(b"later 30"), post(b"second"), post(b"third")),
+        (GET + post(b"later 30"), post(b"second")),
+    ],
+)
+async def test_what_is_no_request_is_never_taken_for_one(pieces: tuple[bytes, ...]) -> None:
+    async with roads(LIMITS) as here:
+        for _ in range(2):
+            await here.same(*pieces)
+            assert b"smuggled" not in [body for _, _, body in here.told[1].asked]
+
+
+async def test_an_empty_line_before_a_request_is_no_slow_head() -> None:
+    async with roads(Limits(head_timeout=0.1, keep_alive_timeout=0.4, linger=0.2)) as here:
+        assert statuses(await here.same(b"\r\n", post())) == [200]
+
+
 async def test_byte_by_byte() -> None:
     async with roads(LIMITS) as here:
         stream = post() + post(b"later") + CLOSE
@@ -457,6 +490,25 @@ async def test_a_client_that_does_not_read_is_not_answered_further() -> None:
         transport.resume_reading()  # type: ignore[attr-defined]
         said = await reader.read()
         assert statuses(said) == [200] * (count + 1)
+        writer.close()
+
+
+async def test_what_is_held_comes_before_what_comes_later() -> None:
+    """A transport may give a little more after it was told to pause, and tell more than once that it has room."""
+    async with roads(LIMITS) as here:
+        told = here.told[1]
+        reader, writer = await here.lane.connect()
+        await until(lambda: connections(here.lane))
+        [connection] = connections(here.lane)
+        connection.data_received(b"".join(post(b"%d" % n) for n in range(IN_A_ROW + 5)))
+        assert connection._held
+        connection.data_received(post(b"later") + post(b"x" * 9000) + post(b"behind"))
+        await until(lambda: b"later" in [body for _, _, body in told.asked])
+        connection.resume_writing()
+        connection.data_received(CLOSE)
+        said = await reader.read()
+        order = [body for _, _, body in answers(said)]
+        assert order == [b"%d" % n for n in range(IN_A_ROW + 5)] + [b"at last", b"x" * 9000, b"behind", b"bye"]
         writer.close()
 
 

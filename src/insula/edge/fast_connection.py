@@ -168,7 +168,7 @@ class FastConnection(HttpConnection):
             self.loop.call_soon(self._release)
 
     def _release(self) -> None:
-        if self._held and not self.flow.write_paused and not self._busy():
+        if self._held:
             data, self._held = self._held, b""
             self.flow.resume_reading()
             self.data_received(data)

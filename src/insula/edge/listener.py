@@ -103,7 +103,7 @@ class HttpConnection(HttpToolsProtocol):
         self._turned_away = False
         self._ignored_upgrade = False
         # what has come of the present message
-        self._stages = 0  # counts heads and bodies, so that a timer knows which one it was set for
+        self._stages = 1  # counts heads and bodies, so that a timer knows which one it was set for
         self._began = False
         self._heard = False  # the parser made something of the bytes just fed
         self._head_bytes = self._silent = self._body_bytes = self._raw_body = self._spare = 0

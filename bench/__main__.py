@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 
 import psutil
 
+from bench import engine
 from bench.load import Load, measure
 from bench.running import free_port
 
@@ -118,6 +119,7 @@ def main() -> None:
     for name, (rate, cpu, p50, p99) in rows.items():
         times, share, *_ = ratios[name]
         print(f"{name:22}{rate:>12,.0f}{cpu:>10.1f}{p50:>10.2f}{p99:>10.2f}{times:>10.2f}{share:>8.2f}")
+    engine.main()
 
 
 def commands(stack: ExitStack, edge: bool) -> Iterator[tuple[str, int, list[str]]]:

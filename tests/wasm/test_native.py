@@ -271,7 +271,8 @@ def test_faulthandler_may_be_switched_on_after_the_engine() -> None:
 import asyncio, faulthandler, sys, time, tempfile
 from pathlib import Path
 import wasmtime
-from insula.wasm.native import Cell, Template, machine
+from insula.wasm.machine import machine
+from insula.wasm.native import Cell, Template
 from insula.wasm.contract import Signature
 assert not faulthandler.is_enabled()
 text = '(module (memory (export "memory") 1) (func (export "go") (drop (i32.load (i32.const -16)))))'
@@ -294,7 +295,7 @@ except wasmtime.Trap as trap:
 def test_an_address_space_too_small_is_said_and_not_a_crash() -> None:
     script = """
 import resource
-from insula.wasm.native import machine
+from insula.wasm.machine import machine
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 try:
     machine()

@@ -22,8 +22,8 @@ from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module,
 from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance, template_of
 from insula.wasm.linking import Blueprint, bind
+from insula.wasm.machine import Machine, machine
 from insula.wasm.modules import Modules, OpenModule
-from insula.wasm.native import Machine, machine
 from insula.wasm.pace import Pace
 from insula.wasm.scheduler import Running, Schedule, rest_steps, run_steps, start_steps
 from insula.wasm.workers import Lane, Workers

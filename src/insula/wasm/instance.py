@@ -32,6 +32,7 @@ from insula.wasm import native, wasi
 from insula.wasm.contract import HostImport, Signature
 from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
 from insula.wasm.linking import Blueprint
+from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Definition, Template
 from insula.wasm.pace import SPENT, Pace
 from insula.wasm.wasi import Nap, Wasi
@@ -84,7 +85,7 @@ class LiveInstance(Cell):
         self._cpu = 0.0
         self._cpu_of = 0
         self._due = False
-        self._ticker = native.machine().ticker
+        self._ticker = machine().ticker
         self.epoch = -1
         self._wasi = Wasi(self, blueprint.wasi)
 

@@ -24,7 +24,7 @@ from insula.errors import InsulaError, PackageError, UnavailableError
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler, no_room
 from insula.wasm.contract import Signature
-from insula.wasm.native import machine
+from insula.wasm.machine import machine
 
 log = logging.getLogger("insula.wasm")
 

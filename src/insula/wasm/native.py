@@ -14,31 +14,24 @@ What would kill the process, and what holds it off
 - An exception that leaves a callback: each callback catches all of them, keeps the first (`failure`) and traps the guest.
 - A fiber that is suspended while Python is on its stack: within a host function the guest is never made to yield.
 - A signature longer than the buffers, or of other types: refused before the call.
-- faulthandler, switched on after wasmtime's own signal handler is there: it is switched on before, for good.
-- A pool larger than the address space or the kernel's table of mappings: its size is computed from both.
 - A pointer into a memory that moved or ended: memories cannot move (config), and a freed cell has no view.
 """
 
 from __future__ import annotations
 
 import ctypes
-import faulthandler
-import resource
-import threading
 from collections.abc import Callable, Sequence
 from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_size_t, c_uint8, c_uint64, c_void_p
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import wasmtime
 from wasmtime import _bindings as bindings
 from wasmtime import _ffi
 
-from insula.errors import ConfigurationError, GuestError
-from insula.wasm.config import make_config
+from insula.errors import GuestError
 from insula.wasm.contract import Signature
 from insula.wasm.faults import OutOfBoundsError
-from insula.wasm.ticker import Ticker
+from insula.wasm.machine import MAX_TABLE_ELEMENTS, MAX_TABLES, machine
 
 #: The longest parameter or result list of a function that is entered or imported.
 ROOM = 16
@@ -46,10 +39,6 @@ ROOM = 16
 #: Epochs that a guest may run before it is looked at: between one and two periods of the ticker.
 _SLICE = c_uint64(2)
 _NO_TIME = c_uint64(0)
-
-#: Tables that one module may have, and elements that any table may have.
-MAX_TABLES = 8
-MAX_TABLE_ELEMENTS = 100_000
 
 _KINDS = {"i32": 0, "i64": 1}
 _MASKS = {"i32": 0xFFFFFFFF, "i64": 0xFFFFFFFFFFFFFFFF}
@@ -78,7 +67,6 @@ _delete_done = _function(_LOOKING, "wasmtime_call_future_delete", None, c_void_p
 _delete_suspended = _function(_ENTERING, "wasmtime_call_future_delete", None, c_void_p)
 _set_epoch_deadline = _function(_LOOKING, "wasmtime_context_set_epoch_deadline", None)
 _set_epoch_callback = _function(_LOOKING, "wasmtime_store_epoch_deadline_callback", None)
-_increment_epoch = _function(_LOOKING, "wasmtime_engine_increment_epoch", None)
 _context_of = _function(_LOOKING, "wasmtime_caller_context", c_size_t, c_void_p)
 _caller_export = _function(_LOOKING, "wasmtime_caller_export_get", c_bool)
 _instance_export = _function(_LOOKING, "wasmtime_instance_export_get", c_bool)
@@ -105,81 +93,6 @@ _Continuation = CFUNCTYPE(c_bool, c_size_t)
 
 #: Every live cell by the address of its store's context, which is what callbacks are given.
 _cells: dict[int, Cell] = {}
-
-
-class Sizes(NamedTuple):
-    """How many instances and fibers there may be at once in this process."""
-
-    instances: int
-    fibers: int
-
-
-class Machine:
-    """The one wasmtime engine of this process, with its pool and its ticker."""
-
-    def __init__(self) -> None:
-        if not faulthandler.is_enabled():
-            faulthandler.enable(file=2)
-        self.sizes = sizes = _sizes()
-        config = make_config()
-        pool = bindings.wasmtime_pooling_allocation_config_new()
-        for name, value in (
-            ("total_core_instances", sizes.instances),
-            ("total_memories", sizes.instances),
-            ("total_tables", 2 * sizes.instances),
-            ("total_stacks", sizes.fibers),
-            ("total_gc_heaps", 0),
-            ("max_memories_per_module", 1),
-            ("max_tables_per_module", MAX_TABLES),
-            ("max_memory_size", 1 << 32),
-            ("table_elements", MAX_TABLE_ELEMENTS),
-            ("max_core_instance_size", 1 << 20),
-            ("linear_memory_keep_resident", 64 << 10),
-            ("table_keep_resident", 4 << 10),
-            ("async_stack_keep_resident", 32 << 10),
-        ):
-            getattr(bindings, f"wasmtime_pooling_allocation_config_{name}_set")(pool, value)
-        bindings.wasmtime_pooling_allocation_strategy_set(config.ptr(), pool)
-        bindings.wasmtime_pooling_allocation_config_delete(pool)
-        self.engine = wasmtime.Engine(config)
-        pointer = ctypes.cast(self.engine.ptr(), c_void_p)
-        self.ticker = Ticker(lambda: _increment_epoch(pointer))
-
-
-_machine: Machine | None = None
-_machine_lock = threading.Lock()
-
-
-def machine() -> Machine:
-    """This process's machine, made when it is first asked for."""
-    global _machine
-    if _machine is None:
-        with _machine_lock:
-            if _machine is None:
-                _machine = Machine()
-    return _machine
-
-
-def _sizes() -> Sizes:
-    """An instance takes four mappings of the kernel's and a fiber two; a quarter of them is left to everything else. A
-    memory reserves 4 GiB of addresses, and a little more for its guard."""
-    try:
-        mappings = int(Path("/proc/sys/vm/max_map_count").read_text())
-    except (OSError, ValueError):
-        mappings = 1 << 16
-    instances = min(8192, mappings * 3 // 4 // 5)
-    space, _ = resource.getrlimit(resource.RLIMIT_AS)
-    if space != resource.RLIM_INFINITY:
-        instances = min(instances, space // 2 // (5 << 30))
-    if instances < _LEAST:
-        raise ConfigurationError(
-            f"the system has room for {instances} instances of guests; the server wants {_LEAST} at least",
-            hint="raise ulimit -v, or the kernel's vm.max_map_count",
-        )
-    return Sizes(instances, max(_LEAST, instances // 4))
-
-
-_LEAST = 64
 
 
 # Callbacks

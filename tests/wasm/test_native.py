@@ -146,13 +146,13 @@ async def test_a_guest_does_not_yield_with_the_interpreter_on_its_stack(engine: 
     """A helper under a host function runs over many slices: the fiber is suspended only once it is out of that."""
     text = f"""(module {HOST} (memory (export "memory") 1)
       (func (export "allocate") (param i32) (result i32) (local $n i32)
-        (loop (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 60000000))))
+        (loop (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 16000000))))
         (local.get $n))
       (func (export "go") (result i32) (call $h (i32.const 0) (i32.const 0))))"""
     made = await program(
         engine, text, host(lambda scope, request: b"", lambda guest, answer: (guest.call("allocate", 1),))
     )
-    assert await asyncio.gather(*(run(made, Steps("go")) for _ in range(3))) == [b"60000000"] * 3
+    assert await asyncio.gather(*(run(made, Steps("go")) for _ in range(3))) == [b"16000000"] * 3
 
 
 # Time

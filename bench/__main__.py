@@ -19,10 +19,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import psutil
 
-from bench import engine
+from bench import engine, six_calls
 from bench.load import Load, measure
 from bench.running import free_port
 
@@ -36,6 +37,7 @@ class Subject:
 
     name: str
     port: int
+    path: str
     process: psutil.Process
     rate: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
@@ -45,7 +47,7 @@ class Subject:
     def round(self, connections: int, seconds: float) -> None:
         """One round: requests a second, CPU us a request, latencies in ms."""
         before = self.process.cpu_times()
-        load: Load = measure(self.port, PATH, BODY, connections, seconds)
+        load: Load = measure(self.port, self.path, BODY, connections, seconds)
         after = self.process.cpu_times()
         if load.failed:
             sys.exit(f"{self.name}: {load.failed} of {load.requests} requests failed; a figure would mean nothing")
@@ -59,10 +61,10 @@ class Subject:
         return [statistics.median(values) for values in (self.rate, self.cpu, self.p50, self.p99)]
 
 
-def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Until the greeter's path answers 200."""
+def wait_for(port: int, path: str, process: subprocess.Popen[bytes]) -> None:
+    """Until the path answers 200."""
     request = urllib.request.Request(
-        f"http://127.0.0.1:{port}{PATH}", data=BODY, headers={"content-type": "application/json"}
+        f"http://127.0.0.1:{port}{path}", data=BODY, headers={"content-type": "application/json"}
     )
     for _ in range(600):
         if process.poll() is not None:
@@ -77,12 +79,12 @@ def wait_for(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def running(name: str, port: int, command: list[str]) -> Iterator[Subject]:
+def running(name: str, port: int, path: str, command: list[str]) -> Iterator[Subject]:
     """A server in a process of its own, stopped at the end."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
-        wait_for(port, process)
-        yield Subject(name, port, psutil.Process(process.pid))
+        wait_for(port, path, process)
+        yield Subject(name, port, path, psutil.Process(process.pid))
     finally:
         process.terminate()
         process.wait(20)
@@ -122,19 +124,22 @@ def main() -> None:
     engine.main()
 
 
-def commands(stack: ExitStack, edge: bool) -> Iterator[tuple[str, int, list[str]]]:
-    """Name, port and command of each server: the floor, Insula, and, with `edge`, the edge without an engine."""
+def commands(stack: ExitStack, edge: bool) -> Iterator[tuple[str, int, str, list[str]]]:
+    """Name, port, path and command of each server: the floor, Insula with the guest that `insula build` makes and with
+    one of six calls, and, with `edge`, the edge without an engine."""
     port = free_port()
-    yield "uvicorn constant", port, [sys.executable, "-m", "bench.constant", str(port)]
-    port = free_port()
-    folder = stack.enter_context(tempfile.TemporaryDirectory())
-    serve = [sys.executable, "-m", "insula", "serve", "--deploy", "greeter", "--data-dir", folder]
-    ports = ["--port", str(port), "--admin-port", str(free_port())]
-    yield "insula", port, [*serve, *ports, "--log-level", "error"]
+    yield "uvicorn constant", port, PATH, [sys.executable, "-m", "bench.constant", str(port)]
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    plain = six_calls.package(folder / "plain.okra.pkg")
+    for name, path, package in (("insula", PATH, "greeter"), ("insula, six calls", six_calls.PATH, str(plain))):
+        port = free_port()
+        serve = [sys.executable, "-m", "insula", "serve", "--deploy", package, "--data-dir", str(folder / name)]
+        ports = ["--port", str(port), "--admin-port", str(free_port())]
+        yield name, port, path, [*serve, *ports, "--log-level", "error"]
     if edge:
         for road, handler in (("lane", "constant"), ("lane", "codec"), ("ordinary", "constant")):
             port = free_port()
-            yield f"{road}, {handler}", port, [sys.executable, "-m", "bench.inline", str(port), road, handler]
+            yield f"{road}, {handler}", port, PATH, [sys.executable, "-m", "bench.inline", str(port), road, handler]
 
 
 if __name__ == "__main__":

@@ -142,8 +142,11 @@ async def test_a_helper_export_may_call_the_host_without_ending_the_process(engi
     assert depth == 4
 
 
-async def test_a_guest_does_not_yield_with_the_interpreter_on_its_stack(engine: Engine) -> None:
+async def test_a_guest_does_not_yield_with_the_interpreter_on_its_stack(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A helper under a host function runs over many slices: the fiber is suspended only once it is out of that."""
+    monkeypatch.setattr("insula.wasm.instance.INLINE_CPU", 60.0)  # how long it may take is not the question here
     text = f"""(module {HOST} (memory (export "memory") 1)
       (func (export "allocate") (param i32) (result i32) (local $n i32)
         (loop (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 16000000))))

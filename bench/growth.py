@@ -6,6 +6,7 @@ than anything else.
 
 from __future__ import annotations
 
+import atexit
 import sys
 import tempfile
 from pathlib import Path
@@ -41,7 +42,8 @@ def main() -> None:
     services = int(sys.argv[1]) if len(sys.argv) > 1 else 300
     with tempfile.TemporaryDirectory() as name:
         server = Running(Path(name) / "data", "--deploy", "greeter")
-        for size in (10, 1_000, 10_000, 60_000, 250_000, 1_000_000):
+        atexit.register(server.popen.kill)  # also where a figure cannot be had
+        for size in (10, 1_000, 10_000, 60_000):
             show(f"a body of {size:,} bytes", cost(server, size, 32))
         for connections in (1, 8, 32, 128, 512, 2000):
             show(f"{connections:,} connections", cost(server, 10, connections))

@@ -44,6 +44,7 @@ $(VENV)/serve.ok: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing Insula into $(VENV) (about a minute the first time)"
 	@$(PIP) --editable .
+	@$(BIN)/python -m compileall -q src
 	@touch $@
 
 $(VENV)/tools.ok: $(VENV)/serve.ok

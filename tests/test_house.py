@@ -33,7 +33,8 @@ KNOWS: dict[str, set[str]] = {
     "gateways": {"edge", "schema"},
     "api": {"deployments", "edge", "settings"},
     "build": {"packages", "schema"},
-    "cli": {"build", "packages", "settings", "logs", "server"},
+    "garbage": set(),
+    "cli": {"build", "packages", "settings", "logs", "server", "garbage"},
     "assembly": {
         "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings", "storage",
         "wasm",
@@ -41,7 +42,7 @@ KNOWS: dict[str, set[str]] = {
     "examples": set(),
     "server": {"assembly", "deployments", "edge", "examples", "logs", "settings"},
     "__init__": {"server", "settings"},
-    "__main__": {"cli"},
+    "__main__": {"cli", "garbage"},
 }  # fmt: skip
 
 FILES = sorted(SOURCE.rglob("*.py"))

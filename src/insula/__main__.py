@@ -2,11 +2,14 @@
 
 import sys
 
+from insula.garbage import importing
+
 
 def run() -> int:
     """Runs the command line of this process; its exit code."""
     try:
-        from insula.cli.main import main
+        with importing():
+            from insula.cli.main import main
     except KeyboardInterrupt:
         return 130
     return main()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from insula.cli import options
+from insula.garbage import importing
 
 if TYPE_CHECKING:
     from insula.server import Server
@@ -72,11 +73,13 @@ def serve(
 
 def run(config: Path | None, flags: dict[str, Any], deploy: tuple[str, ...]) -> int:
     """The exit code of the server on these settings; ConfigurationError before anything is opened."""
-    from insula.settings import check_startable, load
+    with importing():
+        from insula.settings import check_startable, load
 
     settings = load(config, flags)
     check_startable(settings)
-    from insula.server import Server
+    with importing():
+        from insula.server import Server
 
     welcome: list[asyncio.Task[None]] = []  # a task that nobody holds may be collected before it has run
     return Server(

@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import uvloop
@@ -13,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insula.edge.admission import Draining, identified
-from insula.edge.exchange import Head, Response, Route
+from insula.edge.answers import checked
+from insula.edge.exchange import Answer, Head, Response, Route
 from insula.edge.fast_connection import IN_A_ROW, PATIENCE, FastConnection
 from insula.edge.lane import MAX_BODY
 from insula.edge.limits import Limits
@@ -22,7 +24,7 @@ from insula.edge.routes import RouteTable
 from insula.errors import InsulaError, LimitError
 from insula.plans import Policy
 from tests.edge.conftest import Street, answers, statuses, until
-from tests.edge.roads import CLOSE, Roads, Told, chunked, post, roads
+from tests.edge.roads import CLOSE, TEXT, Roads, Told, chunked, post, roads
 
 LIMITS = Limits(linger=0.3, keep_alive_timeout=0.3, head_timeout=0.3, body_timeout=0.3, first_byte_timeout=2.0)
 GET = b"GET /read HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -615,9 +617,38 @@ async def test_a_call_that_the_lane_began_has_its_time(monkeypatch: pytest.Monke
         assert statuses(await here.same(post())) == [504]
 
 
-async def test_an_answer_that_is_none_is_a_whole_500() -> None:
+@pytest.mark.parametrize(
+    "body", [None, "text", "text" * 500, "text" * 50_000, 7, ["a"]], ids=lambda body: f"{body!r:.9}"
+)
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize("later", [False, True])
+async def test_an_answer_whose_body_is_no_bytes_is_the_same_500_on_both_roads(
+    body: Any, status: int, later: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Wrong(Told):
+        def answer(self, head: Head, facts: bytes, _: bytes) -> Answer:
+            response = Response(status, (TEXT,), body)
+            if not later:
+                return response
+            answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+            answer.set_result(response)
+            return answer
+
     async with roads(LIMITS) as here:
-        assert statuses(await here.lane.talk(post(b"none") + CLOSE)) == [500, 200]
+        for road in here.both:
+            road.app.table.exact[b"/wrong"] = Route(Wrong(), "/wrong", frozenset(("POST",)), max_body=100)
+        wrong = post(path=b"/wrong", fields=b"Accept-Encoding: gzip\r\n")
+        said = await here.same(post() + wrong + wrong + CLOSE)  # the second time the lane knows the answer's headers
+        assert statuses(said) == [200, 500, 500, 200]
+        assert b"text/plain" not in answers(said)[1][2]
+    assert {record.getMessage().partition(" (")[0] for record in caplog.records} == {"/wrong failed"}
+    assert {record.exc_info[0] for record in caplog.records if record.exc_info} == {TypeError}
+
+
+def test_a_body_may_be_any_bytes() -> None:
+    for body in (b"x", bytearray(b"x"), memoryview(b"x")):
+        response = Response(200, (TEXT,), body)  # type: ignore[arg-type]
+        assert checked(Head("GET", b"/", b"", []), Route(Told(), "/"), response) is response
 
 
 async def test_silent_connections_cost_little_and_end() -> None:

@@ -79,6 +79,31 @@ async def test_what_comes_after_a_request_that_closes_is_not_even_parsed() -> No
         writer.close()
 
 
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_a_client_that_still_sends_gets_the_last_answer_and_no_reset(version: bytes) -> None:
+    head = b"POST /echo HTTP/%b\r\nHost: a\r\nConnection: close\r\n" % version
+    async with street(Limits(linger=5.0)) as here:
+        for size, status in ((5, 200), (100_000_000, 413)):
+            reader, writer = await here.connect()
+            writer.write(head + b"Content-Length: %d\r\n\r\nhello" % size)
+            assert statuses(await reader.read()) == [status]
+            for _ in range(100):  # more than the system takes for a socket that nobody reads
+                writer.write(b"x" * 100_000)
+                await writer.drain()
+            assert here.listener.connections == 1
+            writer.close()
+            await until(lambda: here.listener.connections == 0)
+
+
+async def test_a_client_that_keeps_its_half_open_is_cut_off() -> None:
+    async with street(Limits(linger=0.05)) as here:
+        reader, writer = await here.connect()
+        writer.write(b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert statuses(await reader.read()) == [200]
+        await until(lambda: here.listener.connections == 0)
+        writer.close()
+
+
 async def test_expect_100_continue() -> None:
     head = HEAD + b"Content-Length: 5\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
     async with street() as here:

@@ -78,7 +78,10 @@ def _may_compress(headers: tuple[tuple[bytes, bytes], ...]) -> bool:
 
 
 def checked(head: Head, route: Route, response: Response) -> Response:
-    """The answer, or a whole 500 in its place where it cannot be sent."""
+    """The answer, or a whole 500 in its place where it cannot be sent. TypeError for a body that is no bytes, as the lane
+    meets with where it writes an answer that it need not check."""
+    if not isinstance(response.body, bytes | bytearray | memoryview):
+        raise TypeError(f"{route.label} answered {type(response.body).__name__} as the body, not bytes")
     wrong = fields_of(response.headers).wrong
     if wrong is None:
         if 200 <= response.status <= 599:

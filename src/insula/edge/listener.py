@@ -28,6 +28,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from insula.edge.backlog import Backlog, untaken
+from insula.edge.ending import Ending, Parting
 from insula.edge.last_words import HTTP_1_1_REQUIRED, Last
 from insula.edge.limits import Limits
 
@@ -111,7 +112,6 @@ class HttpConnection(HttpToolsProtocol):
         self._awaited = 0
         self._since = 0.0
         self._timer: asyncio.TimerHandle | None = None
-        self._reaper: asyncio.TimerHandle | None = None
         self._writer: asyncio.TimerHandle | None = None
         self._unsent = 0
 
@@ -119,6 +119,8 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._ending = Ending(transport, self.loop, self.limits)
+        self._parting = Parting(transport, self._linger)
         listener = self.listener
         if len(self.connections) - listener.turned_away <= self.limits.max_connections:
             self._awaited = -1
@@ -134,10 +136,11 @@ class HttpConnection(HttpToolsProtocol):
             self._fail(Last.FULL)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        for timer in (self._timer, self._reaper, self._writer):
+        for timer in (self._timer, self._writer):
             if timer is not None:
                 timer.cancel()
-        self._timer = self._reaper = self._writer = None
+        self._timer = self._writer = None
+        self._ending.stop()
         self.listener.unread.release(self)
         self._unset_keepalive_if_required()
         self._reading = Reading.DEAF
@@ -311,6 +314,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._running = cycle
+        cycle.transport = self._parting  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
 
     def on_body(self, body: bytes) -> None:
@@ -341,10 +345,11 @@ class HttpConnection(HttpToolsProtocol):
     # answers out
 
     def on_response_complete(self) -> None:
+        if self._ending.begun:
+            self.server_state.total_requests += 1
+            return
         super().on_response_complete()
-        if self.transport.is_closing():
-            self._reap(self.limits.write_timeout)
-        elif self._reading is Reading.BODY and self.cycle.response_complete:
+        if self._reading is Reading.BODY and self.cycle.response_complete:
             self._unset_keepalive_if_required()
             if self.expect_100_continue:
                 self._linger()  # whether the body still comes is not to be known
@@ -476,27 +481,17 @@ class HttpConnection(HttpToolsProtocol):
 
     def _linger(self) -> None:
         """Ends our half of the connection and gives the client a moment to take what was said."""
-        self._reading = Reading.DEAF
-        self._stop_timer()
-        self._unset_keepalive_if_required()
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-            self._reap(self.limits.linger)
-        else:
-            self._shut()
+        self._be_deaf()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+        self._ending.half()
 
     def _shut(self) -> None:
         """Closes once all that is written has been taken, or when the client has had its time for that."""
+        self._be_deaf()
+        self._ending.whole()
+
+    def _be_deaf(self) -> None:
         self._reading = Reading.DEAF
         self._stop_timer()
         self._unset_keepalive_if_required()
-        if not self.transport.is_closing():
-            self.transport.close()
-        self._reap(self.limits.write_timeout)
-
-    def _reap(self, seconds: float) -> None:
-        if self._reaper is None:
-            self._reaper = self.loop.call_later(seconds, self.transport.abort)

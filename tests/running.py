@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -64,8 +64,11 @@ async def running(folder: Path, flags: Mapping[str, Any] | None = None, **option
 class Process:
     """`insula serve` as a process, its two addresses read from what it prints."""
 
-    def __init__(self, folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> None:
-        command = [sys.executable, "-m", "insula", "serve", "--port", "0", "--admin-port", "0", *arguments]
+    def __init__(
+        self, folder: Path, *arguments: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+    ) -> None:
+        """`wrapper` is a program that becomes the server, with its arguments before the server's."""
+        command = [*wrapper, sys.executable, "-m", "insula", "serve", "--port", "0", "--admin-port", "0", *arguments]
         self.log = folder / "serve.log"
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
@@ -87,6 +90,16 @@ class Process:
         self.url, self.admin_url = found[1], found[2]
         self.said = said
 
+    def deploy(self, package: Path, **query: Any) -> httpx.Response:
+        """Uploads a package."""
+        headers = {"content-type": "application/gzip"}
+        address = f"{self.admin_url}/api/v1/packages/deploy"
+        return httpx.post(address, params=query, headers=headers, content=package.read_bytes(), timeout=60)
+
+    def call(self, path: str, body: Any = None) -> httpx.Response:
+        """A Connect call in JSON."""
+        return httpx.post(f"{self.url}{path}", json={} if body is None else body, timeout=60)
+
     def end(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
         """Sends a signal and waits for the exit code."""
         if self.popen.poll() is None:
@@ -98,9 +111,11 @@ class Process:
 
 
 @contextmanager
-def process(folder: Path, *arguments: str, environ: Mapping[str, str] | None = None) -> Iterator[Process]:
+def process(
+    folder: Path, *arguments: str, environ: Mapping[str, str] | None = None, wrapper: Sequence[str] = ()
+) -> Iterator[Process]:
     """A server process that does not outlive the test."""
-    server = Process(folder, *arguments, environ=environ)
+    server = Process(folder, *arguments, environ=environ, wrapper=wrapper)
     try:
         yield server
     finally:

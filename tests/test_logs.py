@@ -124,6 +124,36 @@ def test_a_file_is_appended_to_and_followed_when_it_is_rotated(tmp_path: Path) -
     assert "two" in file.read_text()
 
 
+def test_a_file_that_is_gone_for_a_while_is_written_again_once_it_can_be(tmp_path: Path) -> None:
+    """The folder is removed, or a folder stands in the file's place: what comes meanwhile is lost, and counted."""
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    file = folder / "server.log"
+    with Logs(LoggingSettings(file=file)) as logs:
+
+        def written() -> None:
+            while not logs._queue.records.empty() or logs.dropped < lost:
+                pass
+
+        for lost in (2, 4):
+            file.unlink(missing_ok=True)
+            if lost == 2:
+                folder.rmdir()
+            else:
+                file.mkdir()
+            log.info("lost")
+            log.info("lost")
+            written()
+            file.rmdir() if lost == 4 else folder.mkdir()
+            log.info("there again")
+            while "2 log lines were lost" not in (file.read_text() if file.is_file() else ""):
+                pass
+    text = file.read_text()
+    assert "there again" in text
+    assert text.count("lines were lost") == 1  # the other report went with its file
+    assert logs.dropped == 4
+
+
 def test_a_file_that_cannot_be_opened_is_the_operators_mistake(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"logging\.file"):
         Logs(LoggingSettings(file=tmp_path / "none" / "server.log"))

@@ -23,6 +23,7 @@ from insula.storage.deployments import DeploymentRepository
 from tests.packing import pack
 from tests.running import Process, process, running
 
+SERVE = [sys.executable, "-m", "insula", "serve", "--port", "0", "--admin-port", "0"]
 GREETER = examples.find("greeter")
 COUNTER = """
 @okra(namespace: "test", version: "v1")
@@ -55,9 +56,89 @@ async def test_what_could_not_be_kept_is_not_acknowledged(tmp_path: Path, counte
         assert (await live.call("/test.Relay/relay", INCREMENT)).json()["success"] is False
         assert GREETER is not None
         refused = await live.deploy(GREETER)
-        assert refused.status_code == 503, refused.text
+        assert (refused.status_code, refused.json()["reason"]) == (503, "database_gone"), refused.text
         assert str(tmp_path) not in refused.text
         assert len((await live.admin.get("/api/v1/packages")).json()["services"]) == 1
+
+
+def test_a_disk_that_takes_no_more_costs_no_answer_and_nothing_that_was_kept(tmp_path: Path, counter: Path) -> None:
+    """No file may grow any more, by the system's own bound: what a full disk is to whoever writes."""
+    assert GREETER is not None
+    with process(tmp_path, "--deploy", "greeter") as server:
+        assert server.deploy(counter).status_code == 200
+        assert server.call("/test.Relay/relay", INCREMENT).json() == {"success": True, "data": "1"}
+        before = resource.prlimit(server.popen.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(server.popen.pid, resource.RLIMIT_FSIZE, (0, before[1]))
+        for _ in range(3):
+            assert server.call("/test.Relay/relay", INCREMENT).json()["success"] is False
+            refused = server.deploy(GREETER, override="true")
+            assert refused.status_code == 507, refused.text
+            assert server.call("/examples.Greeter/greet", {"name": "x"}).status_code == 200
+        gone = httpx.delete(f"{server.admin_url}/api/v1/packages/examples.Greeter.v1")
+        assert gone.status_code in (500, 507), gone.text
+        for answer in (refused, gone):
+            assert str(tmp_path) not in answer.text
+        resource.prlimit(server.popen.pid, resource.RLIMIT_FSIZE, before)
+        assert server.call("/test.Relay/relay", INCREMENT).json() == {"success": True, "data": "2"}
+        assert server.deploy(GREETER, override="true").status_code == 200
+        assert server.end() == 0
+    with process(tmp_path) as server:
+        assert server.call("/test.Relay/relay", INCREMENT).json() == {"success": True, "data": "3"}
+        assert server.call("/examples.Greeter/greet", {"name": "x"}).status_code == 200
+
+
+def test_a_start_on_a_full_disk_says_so(tmp_path: Path) -> None:
+    with process(tmp_path) as server:
+        server.end()
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -S -f 16; exec "$@"', "sh", *SERVE],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 2, done.stderr
+    assert "is there room on its disk?" in done.stderr
+    assert "backup" not in done.stderr
+
+
+def mortal() -> list[str]:
+    """What takes from a server the right to write where nobody may; nothing, where it has none."""
+    if os.geteuid() != 0:
+        return []
+    if shutil.which("setpriv") is None:
+        pytest.skip("this user may write everywhere; setpriv of util-linux takes that from a process")
+    rights = "-dac_override,-dac_read_search"
+    return ["setpriv", "--bounding-set", rights, "--inh-caps", rights]
+
+
+def test_a_data_folder_that_may_not_be_written_any_more(tmp_path: Path, counter: Path) -> None:
+    """Files that are open stay so; what wants new ones is refused, and nothing leaks of where they were to be."""
+    assert GREETER is not None
+    data = tmp_path / "insula-data"
+    wrapper = mortal()
+    with process(tmp_path, "--deploy", "greeter", wrapper=wrapper) as server:
+        assert server.deploy(counter).status_code == 200
+        modes = {path: path.stat().st_mode for path in (data, *data.rglob("*"))}
+        try:
+            for path in modes:
+                path.chmod(0o555 if path.is_dir() else 0o444)
+            refused = server.deploy(GREETER, override="true")
+            assert (refused.status_code, refused.json()["code"]) == (500, "internal"), refused.text
+            assert str(tmp_path) not in refused.text
+            assert server.call("/examples.Greeter/greet", {"name": "x"}).status_code == 200
+            assert server.call("/test.Relay/relay", INCREMENT).status_code == 200
+            assert server.end() == 0
+            done = subprocess.run([*wrapper, *SERVE], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+            assert (done.returncode, "Traceback" in done.stderr) == (2, False)
+            assert "must be a folder that the server's user may write" in done.stderr
+        finally:
+            for path, mode in modes.items():
+                if path.exists():
+                    path.chmod(mode)
+    with process(tmp_path, wrapper=wrapper) as server:
+        assert server.call("/examples.Greeter/greet", {"name": "x"}).status_code == 200
+        assert server.end() == 0
 
 
 async def test_the_wrong_database_costs_no_package(tmp_path: Path) -> None:

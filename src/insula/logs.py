@@ -167,6 +167,7 @@ class Logs:
         self._before: list[tuple[logging.Logger, int]] = []
         self._reported = 0
         self._failures = 0
+        self._failed = False  # the record being written is not in the log
         self._thread: threading.Thread | None = None
         self._handler = self._open(stream)
 
@@ -185,11 +186,11 @@ class Logs:
             handler = logging.StreamHandler(stream or sys.stderr)
             colour = handler.stream.isatty()
         handler.setFormatter(JsonFormatter() if self._settings.format == "json" else TextFormatter(colour=colour))
-        handler.handleError = self._failed  # type: ignore[method-assign]
+        handler.handleError = self._note_failure  # type: ignore[method-assign]
         return handler
 
-    def _failed(self, record: logging.LogRecord) -> None:  # noqa: ARG002
-        self._failures += 1
+    def _note_failure(self, record: logging.LogRecord) -> None:  # noqa: ARG002
+        self._failed = True
 
     @property
     def dropped(self) -> int:
@@ -226,16 +227,26 @@ class Logs:
 
     def _write(self) -> None:
         while (record := self._queue.records.get()) is not None:
-            self._handler.handle(record)
+            self._failures += not self._put(record)
             self._report()
         self._report()
+
+    def _put(self, record: logging.LogRecord) -> bool:
+        """Whether a record is in the log. Where the file is gone and cannot be made again (its folder is missing, or closed
+        to this user), the next record tries anew: the writer never ends before its log does."""
+        self._failed = False
+        try:
+            self._handler.handle(record)
+        except OSError:
+            return False
+        return not self._failed
 
     def _report(self) -> None:
         lost = self.dropped - self._reported
         if lost and self._queue.records.empty():
-            self._reported += lost
-            message = f"{lost} log lines were lost: they came faster than they could be written"
-            self._handler.handle(logging.LogRecord("insula.logs", logging.WARNING, __file__, 0, message, None, None))
+            message = f"{lost} log lines were lost: they came too fast, or the log could not be written"
+            if self._put(logging.LogRecord("insula.logs", logging.WARNING, __file__, 0, message, None, None)):
+                self._reported += lost
 
     def __enter__(self) -> Self:
         return self.start()

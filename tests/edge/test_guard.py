@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -42,12 +43,15 @@ def _fastapi() -> FastAPI:
     return app
 
 
-def _inner() -> App:
+def _inner(waiting: asyncio.Event) -> App:
     fastapi = _fastapi()
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] == "/refuse":
             raise CallerError("no", hint="never", reason="because")
+        if scope["path"] == "/wait":
+            waiting.set()
+            await asyncio.Event().wait()
         if scope["path"] == "/raise":
             raise RuntimeError("a secret")
         if scope["path"] == "/half":
@@ -60,9 +64,9 @@ def _inner() -> App:
 
 
 @asynccontextmanager
-async def admin(token: str = "") -> AsyncIterator[httpx.AsyncClient]:
+async def admin(token: str = "", waiting: asyncio.Event | None = None) -> AsyncIterator[httpx.AsyncClient]:
     sock = bind("127.0.0.1", 0)
-    guard = Guard(_inner(), token=token, max_body=1000)
+    guard = Guard(_inner(waiting or asyncio.Event()), token=token, max_body=1000)
     listener = Listener(guard, sock)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:
@@ -122,6 +126,18 @@ async def test_what_goes_wrong_inside_is_a_whole_answer(caplog: pytest.LogCaptur
         assert (answer.status_code, answer.text) == (500, "Internal Server Error")
         with pytest.raises(httpx.RemoteProtocolError):
             await http.get("/half")
+
+
+async def test_a_request_that_the_stop_cuts_off_gets_a_whole_answer(caplog: pytest.LogCaptureFixture) -> None:
+    waiting = asyncio.Event()
+    async with admin(waiting=waiting) as http:
+        asked = asyncio.create_task(http.get("/wait"))
+        await waiting.wait()
+        [cut_off] = [task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]
+        cut_off.cancel("the server stops")
+        answer = await asked
+    assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")
+    assert "Traceback" not in caplog.text
 
 
 async def test_there_is_one_request_id() -> None:

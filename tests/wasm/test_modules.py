@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from insula.errors import ConfigurationError, InsulaError, LimitError, PackageError, UnavailableError
+from insula.errors import Code, ConfigurationError, InsulaError, LimitError, PackageError, UnavailableError
 from insula.wasm import compile as child
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler
@@ -179,6 +179,17 @@ def test_a_folder_that_others_can_write_is_not_used(folder: Path, tmp_path: Path
         folder.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ConfigurationError, match="open to other users"):
         cache.prepare()
+
+
+async def test_whoever_deploys_is_not_told_where_the_folder_is(
+    modules: Modules, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder.mkdir(mode=0o770)
+    folder.chmod(0o770)
+    with pytest.raises(InsulaError) as refused:
+        await modules.load(wat(SMALL), digest(wat(SMALL)))
+    assert (refused.value.code, str(folder) in str(refused.value)) == (Code.INTERNAL, False)
+    assert f"chmod 700 {folder}" in caplog.text
 
 
 def test_the_folder_is_made_for_us_alone(folder: Path) -> None:

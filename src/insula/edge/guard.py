@@ -7,6 +7,7 @@ refusals have the shape of the admin port.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from insula.edge.admin_errors import error_body, error_headers
@@ -15,7 +16,7 @@ from insula.edge.asgi import App, Message, Receive, Scope, Send
 from insula.edge.body import check_length
 from insula.edge.exchange import Head
 from insula.edge.local import check_host, check_origin, check_token
-from insula.errors import InsulaError, LimitError
+from insula.errors import InsulaError, LimitError, UnavailableError
 
 _log = logging.getLogger("insula.edge")
 
@@ -76,6 +77,13 @@ class Guard:
                 await self._inner(scope, bounded, marked)
             except InsulaError as raised:
                 error = raised
+            except asyncio.CancelledError:
+                # the server stops and this request has had its grace; its client still gets a whole answer
+                error = UnavailableError(
+                    "the server stopped before there was an answer",
+                    hint="what was asked for may have been done: look once it is up again, with `insula list`",
+                    retry_after=1.0,
+                )
             except Exception:
                 _log.exception("the admin application failed (request %s)", head.request_id)
                 error = InsulaError("internal error", hint="the server's log has more under the request id")

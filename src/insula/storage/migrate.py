@@ -69,7 +69,10 @@ def _connect(link: Link, setting: str) -> Connection:
         if url.drivername.startswith("sqlite"):
             if diagnose(error) is Fault.BUSY:
                 raise UnavailableError(said, hint="another process holds it: stop that one, or wait for it") from None
-            raise ConfigurationError(said, hint="name another file, or restore this one from a backup") from None
+            hint = (
+                "restore it from a backup" if is_damaged(error) else "is there room on its disk? Else name another file"
+            )
+            raise ConfigurationError(said, hint=hint) from None
         raise UnavailableError(said, hint="is the server there, and do user and password fit?") from None
 
 

@@ -15,6 +15,7 @@ A unit that no caller waits for any more is not begun; once begun it is carried 
 from __future__ import annotations
 
 import asyncio
+import copy
 import queue
 import random
 import threading
@@ -126,12 +127,12 @@ class Writer:
         if len(group) > 1:
             try:
                 return self._transaction(group)
-            except UnavailableError:
-                return self._unreached(group)
+            except UnavailableError as error:
+                return self._unreached(group, error)
             except _CommitFailedError as failure:
                 if diagnose(failure.error) is Fault.LOST:
                     log.error("the connection was lost while %d writes were committed", len(group))
-                    return self._unreached(group, committing=True)
+                    return self._unreached(group, unreachable(committing=True))
                 log.warning("a group of %d writes failed to commit; one by one now", len(group))
             except DBAPIError as error:
                 log.warning("a group of %d writes was undone (%s); one by one now", len(group), diagnose(error).value)
@@ -141,8 +142,8 @@ class Writer:
         for place, job in enumerate(group):
             try:
                 outcomes.append(self._alone(job))
-            except UnavailableError:  # the database is out of reach: the rest need not wait to find that out
-                return outcomes + self._unreached(group[place:])
+            except UnavailableError as error:  # the database is out of reach: the rest need not wait to find that out
+                return outcomes + self._unreached(group[place:], error)
         return outcomes
 
     def _alone(self, job: Job[Any]) -> _Outcome:
@@ -209,8 +210,8 @@ class Writer:
             return job, None, error
 
     @staticmethod
-    def _unreached(jobs: list[Job[Any]], *, committing: bool = False) -> list[_Outcome]:
-        return [(job, None, unreachable(committing=committing)) for job in jobs]
+    def _unreached(jobs: list[Job[Any]], why: UnavailableError) -> list[_Outcome]:
+        return [(job, None, copy.copy(why)) for job in jobs]  # each caller raises one of its own
 
     def _report(self, outcomes: list[_Outcome]) -> None:
         try:

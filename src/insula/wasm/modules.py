@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import wasmtime
 
-from insula.errors import InsulaError, PackageError, UnavailableError
+from insula.errors import ConfigurationError, InsulaError, PackageError, UnavailableError
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler, no_room
 from insula.wasm.contract import Signature
@@ -131,6 +131,9 @@ class Modules:
     async def _make(self, wasm: Path, digest: str) -> Code:
         try:
             return await self._find_or_compile(wasm, digest)
+        except ConfigurationError as error:  # of the operator, and none of the deployer's business
+            log.error("the cache of compiled modules cannot be used: %s", error)
+            raise InsulaError("the module's code cannot be stored", hint="the server's log says why") from None
         except OSError as error:
             log.exception("the cache of compiled modules cannot be used")
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)

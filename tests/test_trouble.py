@@ -292,6 +292,83 @@ async def test_a_module_that_asks_for_more_than_an_instance_may_have_is_a_bad_pa
         assert (answer.status_code, answer.json()["code"]) == (400, "invalid_argument"), answer.text
 
 
+# Guests that take all the memory they can get
+
+
+GREEDY = """
+@okra(namespace: "test", version: "{version}")
+service Greedy {{ memory(input: Amount): Taken }}
+type Amount {{ number: Long! }}
+type Taken {{ number: Long! refused: String! }}
+"""
+
+
+def greedy(folder: Path, version: str = "v1", **limits: int) -> Path:
+    from tests.guests import build_c
+
+    wasm = build_c("greedy.c").read_bytes()
+    whole = {"memory_mb": 256, "timeout_ms": 30_000, **limits}
+    target = folder / f"greedy-{version}.okra.pkg"
+    return pack(target, GREEDY.format(version=version), wasm, host_apis=["okra.time"], limits=whole)
+
+
+def roomy(folder: Path, pages: int) -> Path:
+    """A package whose memory is large from the start."""
+    import wasmtime
+
+    wasm = bytes(
+        wasmtime.wat2wasm(
+            f'(module (memory (export "memory") {pages}) (func (export "allocate") (param i32) (result i32) i32.const 8)'
+            '(func (export "deallocate") (param i32))'
+            '(func (export "handle_request") (param i32 i32 i32 i32) (result i64) i64.const 0))'
+        )
+    )
+    return pack(folder / "roomy.okra.pkg", COUNTER, wasm, limits={"memory_mb": 256})
+
+
+async def test_a_package_may_not_ask_for_more_memory_than_the_operator_gives(tmp_path: Path) -> None:
+    flags = {"packages.max_memory_mb": 200, "limits.guest_memory_mb": 300}
+    async with running(tmp_path, flags) as live:
+        for memory, least, hint in ((201, 0, "max_memory_mb = 201"), (101, 3, "limits.guest_memory_mb")):
+            refused = await live.deploy(greedy(tmp_path, memory_mb=memory, min_instances=least))
+            assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied"), refused.text
+            assert hint in refused.json()["hint"]
+        assert (await live.deploy(greedy(tmp_path, memory_mb=200))).status_code == 200
+
+
+async def test_guests_have_no_more_memory_together_than_is_theirs(tmp_path: Path) -> None:
+    async with running(tmp_path, {"limits.guest_memory_mb": 300}, deploy=["greeter"]) as live:
+        for version in ("v1", "v2"):
+            assert (await live.deploy(greedy(tmp_path, version, min_instances=1))).status_code == 200
+        first, second = ("/test.Greedy.v1/memory", "/test.Greedy.v2/memory")
+        assert (await live.call(first, {"number": "180"})).json() == {"number": "180", "refused": ""}
+        for _ in range(3):
+            refused = await live.call(second, {"number": "180"})
+            assert (refused.status_code, refused.json()["code"]) == (429, "resource_exhausted"), refused.text
+            assert "guests of this server" in refused.json()["message"]
+            assert (await live.call(second, {"number": "10"})).json() == {"number": "10", "refused": ""}
+            assert (await live.call("/examples.Greeter/greet", {"name": "x"})).status_code == 200
+        assert (await live.call(first, {"number": "1"})).json() == {"number": "1", "refused": ""}
+        full = await live.deploy(roomy(tmp_path, 2048))
+        assert (full.status_code, full.json()["reason"]) == (429, "guest_memory"), full.text
+        page = (await live.public.get("/metrics")).text
+        [held] = [float(line.split()[1]) for line in page.splitlines() if line.startswith("insula_guest_memory_bytes")]
+        assert 180 << 20 < held < 300 << 20
+
+
+async def test_idle_instances_make_room_for_those_that_work(tmp_path: Path) -> None:
+    async with running(tmp_path, {"limits.guest_memory_mb": 300}) as live:
+        assert (await live.deploy(greedy(tmp_path))).status_code == 200
+        assert (await live.call("/test.Greedy/memory", {"number": "200"})).json()["number"] == "200"
+        shown = (await live.admin.get("/api/v1/packages/test.Greedy.v1")).json()
+        assert shown["instances"]["idle"] == 1
+        deployed = await live.deploy(roomy(tmp_path, 2048))
+        assert deployed.status_code == 200, deployed.text
+        shown = (await live.admin.get("/api/v1/packages/test.Greedy.v1")).json()
+        assert shown["instances"] == {"idle": 0, "busy": 0, "starting": 0, "max": 8}
+        assert (await live.call("/test.Greedy/memory", {"number": "100"})).json()["number"] == "100"
+
+
 # Guests that wait: one thread runs them all here
 
 

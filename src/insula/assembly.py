@@ -41,6 +41,7 @@ from insula.schema.binary_codec import BinaryStore
 from insula.services.exposition import families
 from insula.services.generation import Generation, Workshop, stage
 from insula.services.registry import Registry, Table
+from insula.services.relief import relieve
 from insula.settings import Settings
 from insula.settings.sections import LimitSettings
 from insula.settings.startable import is_loopback
@@ -103,7 +104,10 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         threads=limits.threads,
         compile_timeout=settings.packages.compile_timeout_ms / 1000,
         compile_memory=settings.packages.compile_memory_mb << 20,
+        guest_memory=limits.guest_memory_mb << 20,
     )
+    memory = engine.guest_memory
+    memory.relieve = lambda enough: relieve(registry.generations, enough)
     try:
         state = StateRepository(database)
         host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=state)
@@ -115,6 +119,8 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             logs=logs,
             binary=BinaryStore(),
             max_body=limits.body_bytes,
+            max_memory=settings.packages.max_memory_mb << 20,
+            guest_memory=memory.most,
             max_timeout=limits.request_timeout_ms / 1000,
         )
         depot = Depot(folder.path / "depot", max_bytes=settings.packages.max_bytes)
@@ -131,7 +137,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
         metrics = Metrics(lambda: facts.connections())
-        metrics.add(lambda: families(registry.generations, logs.dropped()))
+        metrics.add(lambda: families(registry.generations, logs.dropped(), memory.held))
         draining = Draining(always=PLAIN_LABELS)
         public = _public(registry, metrics, draining, facts, limits)
         house = House(

@@ -10,8 +10,11 @@ if TYPE_CHECKING:
     from insula.services.generation import Generation
 
 
-def families(generations: Iterable[Generation], lines_dropped: Mapping[ServiceId, int]) -> Iterable[Any]:
-    """Counters and gauges by service id, and for calls that failed by code. `lines_dropped` are those of guests' logs."""
+def families(
+    generations: Iterable[Generation], lines_dropped: Mapping[ServiceId, int], guest_memory: int
+) -> Iterable[Any]:
+    """Counters and gauges by service id, and for calls that failed by code. `lines_dropped` are those of guests' logs,
+    `guest_memory` bytes are of all of them together."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
     label = ("service",)
@@ -33,6 +36,7 @@ def families(generations: Iterable[Generation], lines_dropped: Mapping[ServiceId
     state = GaugeMetricFamily(
         "insula_service_state", "1 for the state that a service is in.", labels=("service", "state")
     )
+    memory = GaugeMetricFamily("insula_guest_memory_bytes", "Memory of all guests together.", value=guest_memory)
     for generation in generations:
         service, name = generation.service, (str(generation.id),)
         counts = service.counts
@@ -54,4 +58,4 @@ def families(generations: Iterable[Generation], lines_dropped: Mapping[ServiceId
         for kind, number in service.instances().items():
             instances.add_metric((*name, kind), number)
         state.add_metric((*name, service.state.value), 1)
-    return (calls, errors, traps, starts, failed, passivated, dropped, waits, waited, waiting, instances, state)
+    return (calls, errors, traps, starts, failed, passivated, dropped, waits, waited, waiting, instances, memory, state)

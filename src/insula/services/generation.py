@@ -17,7 +17,7 @@ from functools import partial
 
 from insula.abi.contract import Abi
 from insula.calls import ServiceId
-from insula.errors import DeadlineError, GuestError, LimitError, PackageError
+from insula.errors import CallerError, Code, DeadlineError, GuestError, LimitError, PackageError
 from insula.host.broker import Broker
 from insula.host.catalogue import Catalogue
 from insula.host.grants import Grants
@@ -41,6 +41,7 @@ CLOSE_TIMEOUT = 60.0
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What generations are made with. `max_body` in bytes; `max_timeout` in seconds bounds what a package asks for,
+    `max_memory` bytes of one instance and `guest_memory` of all instances of all services bound that as well;
     `idle_after` in seconds, `max_depth` in services that a call may come through."""
 
     engine: Engine
@@ -50,6 +51,8 @@ class Workshop:
     logs: GuestLogs
     binary: BinaryStore
     max_body: int = 4 * MB
+    max_memory: int = 4096 * MB
+    guest_memory: int = 1 << 62
     max_timeout: float = 60.0
     idle_after: float = 60.0
     max_depth: int = 8
@@ -85,6 +88,7 @@ async def stage(
     """
     config, service_id = package.config, package.service_id
     granted = workshop.grants.decide(service_id, config.host_apis, config.grants, workshop.catalogue.names)
+    _check_memory(package, workshop)
     operations = workshop.catalogue.configure(service_id, granted)
     methods = package.schema.service.methods
     codecs = await asyncio.to_thread(compile_all, package.schema)
@@ -142,6 +146,31 @@ async def stage(
         )
         step("ready")
         return Generation(package, service, plans, resources.pop_all())
+
+
+def _check_memory(package: Package, workshop: Workshop) -> None:
+    """CallerError where a package asks for more memory than the operator lets one have, or all of them."""
+    limits = package.config.limits
+    asked = limits.memory_mb
+    if asked * MB > workshop.max_memory:
+        raise CallerError(
+            f"{package.service_id} asks for {asked} MiB of memory for each instance; at most "
+            f"{workshop.max_memory // MB} MiB may be asked for",
+            code=Code.PERMISSION_DENIED,
+            reason="memory_limit",
+            hint="lower limits.memory_mb in okra.json; or to allow it, write in the server's configuration under "
+            f"[packages]: max_memory_mb = {asked}",
+        )
+    least = asked * max(1, limits.min_instances)
+    if least * MB > workshop.guest_memory:
+        raise CallerError(
+            f"{package.service_id} asks for up to {least} MiB of memory for the instances that it always keeps; all guests "
+            f"of this server have {workshop.guest_memory // MB} MiB together",
+            code=Code.PERMISSION_DENIED,
+            reason="guest_memory",
+            hint="lower limits.memory_mb or limits.min_instances in okra.json; the operator may raise "
+            "limits.guest_memory_mb of the server",
+        )
 
 
 def _options(package: Package, workshop: Workshop) -> ServiceOptions:

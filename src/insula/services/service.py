@@ -333,6 +333,15 @@ class Service:
                 return
             pool.start()
 
+    def shed(self) -> None:
+        """Closes every idle instance above the minimum, whose memory others need now."""
+        pool = self._pool
+        for _ in range(min(len(pool.idle), pool.total - pool.minimum)):
+            instance = pool.take()
+            instance.close()
+            pool.give(instance)
+            self.counts.passivated += 1
+
     def _replace(self) -> None:
         """Starts an instance in the place of one that was lost."""
         if self.state in (State.READY, State.DEGRADED) and self._pool.total < self._pool.maximum and self._may_start():

@@ -112,6 +112,15 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
             "Beyond it, the slowest client is cut off, and large requests are refused.",
         ),
     ] = 256
+    guest_memory_mb: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1 << 24,
+            description="Memory of all instances of all services together; 0: three quarters of what the machine, or the "
+            "container, has. Near it idle instances are closed; at it none is started, and none may grow.",
+        ),
+    ] = 0
     shutdown_grace_ms: Annotated[
         int, Meta(ge=0, le=3_600_000, description="Time for calls in flight to end once the server is told to stop.")
     ] = 10_000
@@ -142,6 +151,14 @@ class PackageSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What a package may be, and what compiling it may take."""
 
     max_bytes: Annotated[int, Meta(ge=1024, le=1 << 32, description="Largest package file; more is 413.")] = 128 * MB
+    max_memory_mb: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=4096,
+            description="Most memory that a package may ask for, for each instance (limits.memory_mb of okra.json).",
+        ),
+    ] = 1024
     read_timeout_ms: Annotated[
         int, Meta(ge=100, le=3_600_000, description="Time for a whole package to be read or uploaded.")
     ] = 120_000

@@ -20,6 +20,7 @@ from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
 from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module, Program, RefusalError, WasiOptions
 from insula.wasm.faults import StoppedError
+from insula.wasm.guest_memory import SHARE, GuestMemory
 from insula.wasm.instance import LiveInstance, template_of
 from insula.wasm.linking import Blueprint, bind
 from insula.wasm.machine import Machine, machine
@@ -57,8 +58,9 @@ class NativeEngine:
     """The engine of one event loop; made by `open` while that loop runs.
 
     `cache` is the folder of compiled code, swept down to `cache_bytes`. `threads` guests run at once in threads, half of
-    them of one program, and `backlog` wait. At most `instances` live (0: as many as the system has room for). A module may
-    take `compile_timeout` seconds and `compile_memory` bytes to compile, `compiles` of them at once.
+    them of one program, and `backlog` wait. At most `instances` live (0: as many as the system has room for), with
+    `guest_memory` bytes together (0: most of what there is). A module may take `compile_timeout` seconds and
+    `compile_memory` bytes to compile, `compiles` of them at once.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class NativeEngine:
         threads: int = 8,
         backlog: int = 1024,
         instances: int = 0,
+        guest_memory: int = 0,
         compile_timeout: float = 60.0,
         compile_memory: int = 2 << 30,
         compiles: int = 2,
@@ -77,7 +80,9 @@ class NativeEngine:
         room = shared.sizes.instances
         self.most_instances = min(instances or room, room)
         workers = Workers(threads, backlog, max(1, threads // 2))
-        self.schedule = Schedule(asyncio.get_running_loop(), workers, shared.ticker)
+        loop = asyncio.get_running_loop()
+        self.schedule = Schedule(loop, workers, shared.ticker)
+        self.guest_memory = GuestMemory(guest_memory or int(shared.memory * SHARE), loop)
         self.programs: set[NativeProgram] = set()
         compiler = Compiler(at_once=compiles, memory=compile_memory, timeout=compile_timeout)
         self._modules = Modules(CodeCache(cache, FINGERPRINT, cache_bytes), compiler)
@@ -144,6 +149,7 @@ class NativeProgram:
         pace = self._start_pace
         if pace.slow:
             schedule.workers.check_room()
+        self._engine.guest_memory.start(self._blueprint.code.memory_bytes)
         instance = OwnedInstance(self)
         seconds = self._blueprint.limits.start_timeout
         instance.deadline = time.monotonic() + seconds
@@ -267,7 +273,8 @@ class OwnedInstance(LiveInstance):
     __slots__ = ("_counted", "_program", "job")
 
     def __init__(self, program: NativeProgram) -> None:
-        super().__init__(program._template, program._blueprint)
+        super().__init__(program._template, program._blueprint, program._engine.guest_memory)
+        self._weighs(program._blueprint.code.memory_bytes)
         self.job: _Job | None = None
         self._program = program
         program._instances.add(self)
@@ -294,5 +301,6 @@ class OwnedInstance(LiveInstance):
     def _uncount(self) -> None:
         if self._counted:
             self._counted = False
+            self._weighs(0)
             self._program._instances.discard(self)
             self._program._schedule.instances -= 1

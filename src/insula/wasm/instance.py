@@ -31,6 +31,7 @@ from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm import native, wasi
 from insula.wasm.contract import HostImport, Signature
 from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
+from insula.wasm.guest_memory import GuestMemory
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Definition, Template
@@ -61,14 +62,18 @@ class LiveInstance(Cell):
             "_entered_with",
             "_epoch",
             "_limit",
+            "_memory_of_all",
             "_ticker",
             "_wasi",
+            "_weight",
         ),
         *("alive", "deadline", "epoch", "inline", "notes", "pace", "scope", "stopped", "wait"),
     )
 
-    def __init__(self, template: Template, blueprint: Blueprint) -> None:
+    def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory) -> None:
         super().__init__(template)
+        self._memory_of_all = memory_of_all
+        self._weight = 0
         self.alive = True
         self.stopped = False
         self.notes: dict[str, int] = {}
@@ -119,8 +124,21 @@ class LiveInstance(Cell):
         self.deadline = deadline
         self.pace = pace
         self.epoch = self._ticker.epoch
-        self._entered_with = self.size()
+        self._entered_with = size = self.size()
+        if size != self._weight:
+            self._weighs(size)
         self.slice()
+
+    def weigh(self) -> None:
+        """LimitError where it has grown and all guests have more than they may."""
+        size = self.size()
+        if size != self._weight and not self._weighs(size) and size > self._entered_with:
+            raise self._memory_of_all.refusal()
+
+    def _weighs(self, size: int) -> bool:
+        """Counts what it has; whether there is as much."""
+        by, self._weight = size - self._weight, size
+        return self._memory_of_all.change(by)
 
     def stop(self) -> None:
         """Asks the guest to end, wherever it is; for the loop. It does by the end of its slice."""

@@ -19,6 +19,7 @@ from wasmtime import _bindings as bindings
 
 from insula.errors import ConfigurationError
 from insula.wasm.config import make_config
+from insula.wasm.guest_memory import machine_memory
 from insula.wasm.ticker import Ticker
 
 #: Tables that one module may have, and elements that any table may have.
@@ -37,12 +38,13 @@ class Sizes(NamedTuple):
 
 
 class Machine:
-    """The one wasmtime engine of this process, with its pool and its ticker."""
+    """The one wasmtime engine of this process, with its pool and its ticker. `memory` is the bytes that there are."""
 
     def __init__(self) -> None:
         if not faulthandler.is_enabled():
             faulthandler.enable(file=2)
         self.sizes = sizes = _sizes()
+        self.memory = machine_memory()
         config = make_config()
         pool = bindings.wasmtime_pooling_allocation_config_new()
         for name, value in (

@@ -110,6 +110,7 @@ def _on_epoch(context: int, _data: int, delta: Any, kind: Any) -> int:
     try:
         cell = _cells[context]
         delta[0] = 2
+        cell.weigh()
         if cell.yields and not cell.depth:
             kind[0] = _YIELD
         else:
@@ -268,7 +269,7 @@ class Cell:
 
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
     `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. What stands
-    above implements `overrun` and `answered`.
+    above implements `weigh`, `overrun` and `answered`.
     """
 
     __slots__ = (
@@ -438,6 +439,10 @@ class Cell:
             trap[0] = _stop(self, error)
         self.reply = None
         return True
+
+    def weigh(self) -> None:
+        """A slice is over: raises where the guest has more memory than is left for it."""
+        raise NotImplementedError
 
     def overrun(self) -> None:
         """A slice is over where the guest cannot yield: raises where it is to end."""

@@ -158,6 +158,7 @@ def _answers(model: type[Any], *codes: int) -> dict[int | str, dict[str, Any]]:
         409: "Deployed already, or another change of it is under way",
         413: "Too large",
         415: "Neither JSON nor gzip",
+        429: "No instance of it can be started now: the guests have all the memory that is theirs",
         503: "The server is stopping",
         507: "No room",
     }
@@ -186,7 +187,7 @@ def _package_routes(app: FastAPI, parts: AdminParts) -> None:
         description="By its URL in a JSON body, or by uploading it: the package itself as an `application/gzip` body.",
         tags=["packages"],
         response_model=None,
-        responses=_answers(models.Deployed, 400, 403, 404, 408, 409, 413, 415, 503, 507),
+        responses=_answers(models.Deployed, 400, 403, 404, 408, 409, 413, 415, 429, 503, 507),
         openapi_extra={
             "requestBody": {
                 "required": True,

@@ -293,9 +293,11 @@ class OwnedInstance(LiveInstance):
             job.refuse(UnavailableError("the instance was ended while it worked"))
 
     def left(self) -> None:
-        """Nobody is in here any more."""
+        """Nobody is in here any more, after a call that was not done at once."""
         self.job = None
-        if not self.alive:
+        if self.alive:
+            self._weighs(self.size())
+        else:
             self._uncount()
 
     def _uncount(self) -> None:

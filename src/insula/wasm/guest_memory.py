@@ -1,10 +1,10 @@
 """The memory of all guests together, and its bound.
 
 What one instance may have is its own limit; thousands of instances times that limit is more than any machine has, and most
-of them never come near it. So what is counted is what they have. An instance is weighed when it starts, when it is entered
-and at the end of each slice of its time, never by a call that is quick. Near the bound idle instances are asked for
-(`relieve`); at the bound none is started, and one that has grown during its call is ended. Between two looks a guest
-touches a few megabytes at most, and by so much the bound may be passed.
+of them never come near it. So what is counted is what they have. An instance is weighed when it starts, when it is entered,
+at the end of each slice of its time and of a call that took more than one; never by a call that is quick. Near the bound
+idle instances are asked for (`relieve`); at the bound none is started, and one that has grown during its call is ended.
+Between two looks a guest touches what it can in one slice, and by so much the bound may be passed.
 """
 
 from __future__ import annotations

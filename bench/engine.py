@@ -26,11 +26,11 @@ import psutil
 import uvloop
 import wasmtime
 
-from insula.abi.contract import Entry
+from insula import garbage
 from insula.abi.okra import OkraAbi
 from insula.calls import Call, Reply, ServiceId
 from insula.services.service import Service, ServiceOptions
-from insula.wasm.contract import HostFunction, Limits, Program, WasiOptions
+from insula.wasm.contract import Exchange, HostFunction, Limits, Program, WasiOptions
 from insula.wasm.engine import NativeEngine, OwnedInstance
 
 BODY = b'{"a":20,"b":22}'
@@ -63,8 +63,7 @@ class Made:
 
     service: Service
     program: Program
-    abi: OkraAbi
-    entry: Entry
+    exchange: Exchange
 
     async def instance(self) -> OwnedInstance:
         """An instance of its own."""
@@ -99,16 +98,15 @@ async def make(
     module = await engine.load(path, sha256(path.read_bytes()).hexdigest())
     abi = OkraAbi()
     program = engine.link(module, abi.imports({"run_host_api": host} if host else {}), Limits(), WasiOptions())
-    entry = abi.entry(module.exports, "echo", 0)
+    exchange = abi.exchange(module.exports, "echo", 0)
     service = Service(
         ServiceId("bench", "Echo", "v1"),
         program,
-        abi,
-        {"echo": entry},
+        {"echo": exchange},
         ServiceOptions(min_instances=instances, max_instances=instances, mailbox=instances),
     )
     await service.start()
-    return Made(service, program, abi, entry)
+    return Made(service, program, exchange)
 
 
 def call() -> Call:
@@ -132,7 +130,7 @@ def bare_exchange(instance: OwnedInstance, *, one_call: bool) -> Callable[[], by
     """The exchange as one would write it for this guest alone: raw calls, a buffer, and nothing checked."""
     library = ctypes.CDLL(wasmtime._ffi.dll._name)
     enter = library["wasmtime_func_call_unchecked"]
-    context, pointer, trap, room = instance._context, instance._raw_pointer, instance._trap, ctypes.c_size_t(4)
+    context, pointer, trap, room = instance._context, ctypes.byref(instance._raw), instance._trap, ctypes.c_size_t(4)
     words = (ctypes.c_uint32 * 16).from_buffer(instance._raw)
     base = library["wasmtime_memory_data"]
     base.restype = ctypes.c_void_p
@@ -165,10 +163,10 @@ def bare_exchange(instance: OwnedInstance, *, one_call: bool) -> Callable[[], by
         return answer
 
     if one_call:
-        call = instance._entry("insula_call").pointer
+        call = instance._entry("insula_call").raw[1]
         assert one() == BODY
         return one
-    allocates, handles, frees = (instance._entry(name).pointer for name in ("allocate", "handle_request", "deallocate"))
+    allocates, handles, frees = (instance._entry(name).raw[1] for name in ("allocate", "handle_request", "deallocate"))
     assert six() == BODY
     return six
 
@@ -246,8 +244,7 @@ async def fresh(engine: NativeEngine, folder: Path) -> None:
     async def some(count: int) -> int:
         for _ in range(count):
             instance = await made.instance()
-            exchange = made.abi.exchange(made.entry, BODY)
-            answer = made.program.run(instance, exchange, None, time.monotonic() + 60)
+            answer = made.program.run(instance, made.exchange, BODY, None, time.monotonic() + 60)
             if not isinstance(answer, bytes):
                 await answer
             instance.close()
@@ -275,7 +272,8 @@ async def run(rounds: int) -> None:
 
 
 def main(rounds: int = 9) -> None:
-    """Prints the sections."""
+    """Prints the sections. The garbage collector is a server's."""
+    garbage.serving()
     uvloop.run(run(rounds))
 
 

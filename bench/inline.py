@@ -14,9 +14,9 @@ import uvloop
 
 from bench.constant import BODY
 from insula.calls import Reply, ServiceId
-from insula.edge.admission import Draining, identified
+from insula.edge.admission import Identified
 from insula.edge.app import Application
-from insula.edge.exchange import Head, Response, Route
+from insula.edge.exchange import Answerer, Head, Response, Route
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.rest import JSON, refusal
@@ -42,12 +42,9 @@ class Constant:
 
     _response = Response(200, (JSON,), BODY)
 
-    def prepare(self, head: Head) -> None:
-        """Nothing."""
-
-    def answer(self, head: Head, facts: None, body: bytes) -> Response:
-        """The constant."""
-        return self._response
+    def prepare(self, head: Head) -> Answerer:
+        """The constant, whatever comes."""
+        return lambda head, body: self._response
 
     def refuse(self, head: Head, error: InsulaError) -> Response:
         """The error in the REST shape."""
@@ -72,7 +69,7 @@ def table(handler: str) -> RouteTable:
 
 async def main(port: int, road: str, handler: str) -> None:
     """Serves until it is killed."""
-    app = Application(table(handler), missing=missing_route(), checks=(Draining(), identified))
+    app = Application(table(handler), missing=missing_route(), checks=(Identified(),))
     lane = Lane(app) if road == "lane" else None
     listener = Listener(app, bind("127.0.0.1", port), Limits(), dropped=app.metrics.dropped, lane=lane)
     await listener.start()

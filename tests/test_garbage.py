@@ -5,14 +5,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from insula.garbage import importing
+from insula.garbage import THRESHOLDS, importing, serving
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
+    thresholds = gc.get_threshold()
     yield
     gc.unfreeze()
     gc.enable()
+    gc.set_threshold(*thresholds)
 
 
 def test_rests_inside_and_passes_over_what_came() -> None:
@@ -34,3 +36,8 @@ def test_one_that_was_off_stays_off() -> None:
     with importing():
         pass
     assert not gc.isenabled()
+
+
+def test_a_server_looks_for_garbage_more_seldom() -> None:
+    serving()
+    assert gc.get_threshold() == THRESHOLDS

@@ -19,7 +19,7 @@ from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
 from insula.deployments.manager import DeploymentManager
-from insula.edge.admission import Draining, identified
+from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
 from insula.edge.backlog import Backlog
 from insula.edge.exchange import Route
@@ -54,9 +54,11 @@ from insula.wasm.engine import NativeEngine
 
 @dataclass
 class Facts:
-    """What the plain pages tell about the server. `ready` is true between the end of the start and the first signal."""
+    """What the plain pages tell about the server. `ready` is true between the end of the start and the first signal, which
+    sets `draining`."""
 
     ready: bool = False
+    draining: bool = False
     started: float = field(default_factory=time.monotonic)
     connections: Callable[[], int] = lambda: 0
     public_url: str = ""
@@ -71,9 +73,14 @@ class House:
     admin: Guard
     manager: DeploymentManager
     depot: Depot
-    draining: Draining
     metrics: Metrics
     facts: Facts
+
+    def drain(self) -> None:
+        """New work is refused from now on. Idempotent."""
+        if not self.facts.draining:
+            self.facts.ready, self.facts.draining = False, True
+            self.public.checks = (Draining(always=PLAIN_LABELS), *self.public.checks)
 
 
 @asynccontextmanager
@@ -138,14 +145,12 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         )
         metrics = Metrics(lambda: facts.connections())
         metrics.add(lambda: families(registry.generations, logs.dropped(), memory.held))
-        draining = Draining(always=PLAIN_LABELS)
-        public = _public(registry, metrics, draining, facts, limits)
+        public = _public(registry, metrics, facts, limits)
         house = House(
             public=public,
             admin=_admin(settings, manager, metrics, facts),
             manager=manager,
             depot=depot,
-            draining=draining,
             metrics=metrics,
             facts=facts,
         )
@@ -164,7 +169,6 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
 def _public(
     registry: Registry,
     metrics: Metrics,
-    draining: Draining,
     facts: Facts,
     limits: LimitSettings,
 ) -> Application:
@@ -188,13 +192,13 @@ def _public(
         return Status(insula.__version__, time.monotonic() - facts.started, facts.connections(), limits.max_connections)
 
     def ready() -> str:
-        return "" if facts.ready else "draining" if draining.on else "starting"
+        return "" if facts.ready else "draining" if facts.draining else "starting"
 
     fixed = list(plain_routes(Told(welcome, ready, status, metrics)))
     application = Application(
         RouteTable(fixed),
         missing=missing_route(),
-        checks=(draining, identified),
+        checks=(Identified(),),
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
     )

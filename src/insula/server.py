@@ -122,8 +122,7 @@ class Server:
         if grace is None:
             grace = self.settings.limits.shutdown_grace_ms / 1000
         if self._house is not None:
-            self._house.facts.ready = False
-            self._house.draining.on = True
+            self._house.drain()
         await asyncio.gather(*(listener.stop(grace) for listener in self._listeners))
         await self._stack.aclose()
         for sock in self._sockets:

@@ -33,7 +33,8 @@ class Record:
     """A guest of plain bytes: `allocate` gives what `gives` has, everything that is called is noted in `calls`."""
 
     def __init__(self, gives: list[int], *, full: bool = False) -> None:
-        self.notes: dict[str, int] = {}
+        self.room_at = 0
+        self.room = -1
         self.memory = bytearray(1 << 18)
         self.calls: list[tuple[str, tuple[int, ...]]] = []
         self._gives = gives
@@ -61,8 +62,8 @@ class Record:
 
 
 def six(guest: Record, payload: bytes, result: int) -> bytes:
-    exchange = ABI.exchange(ABI.entry(EXPORTS, "add", 0), payload)
-    return exchange.finish(guest, exchange.begin(guest), result)
+    exchange = ABI.exchange(EXPORTS, "add", 0)
+    return exchange.finish(guest, exchange.begin(guest, payload), result)
 
 
 # What a module must export
@@ -92,10 +93,10 @@ def test_memory_is_needed_and_a_program_is_told_what_it_is() -> None:
 
 
 def test_the_one_call_entry_needs_both_its_exports() -> None:
-    assert ABI.entry(EXPORTS, "add", 3).export == "handle_request"
-    assert ABI.entry({**EXPORTS, "insula_call": ONE_CALL["insula_call"]}, "add", 3).export == "handle_request"
-    entry = ABI.entry({**EXPORTS, **ONE_CALL}, "add", 3)
-    assert (entry.export, entry.method, entry.number) == ("insula_call", b"add", 3)
+    assert ABI.exchange(EXPORTS, "add", 3).export == "handle_request"
+    assert ABI.exchange({**EXPORTS, "insula_call": ONE_CALL["insula_call"]}, "add", 3).export == "handle_request"
+    exchange = ABI.exchange({**EXPORTS, **ONE_CALL}, "add", 3)
+    assert (exchange.export, exchange.begin(Record([7]), b"{}")) == ("insula_call", (3, 2))
 
 
 # The six calls
@@ -183,8 +184,8 @@ async def test_one_call(engine: Engine) -> None:
     instance = await rig.instance()
 
     async def call(number: int, payload: bytes = b"{}") -> bytes:
-        exchange = ABI.exchange(ABI.entry(rig.module.exports, "m", number), payload)
-        answer = rig.program.run(instance, exchange, None, time.monotonic() + 10)
+        exchange = ABI.exchange(rig.module.exports, "m", number)
+        answer = rig.program.run(instance, exchange, payload, None, time.monotonic() + 10)
         return answer if isinstance(answer, bytes) else await answer
 
     assert await call(0, b'{"a":1}') == b'{"a":1}'
@@ -248,8 +249,8 @@ async def host_calls(engine: Engine, method: str, payload: bytes = b"{}") -> tup
     assert [entry.name for entry in offered] == ["run_host_api", "next"]
     program = engine.link(module, offered, Limits(), WasiOptions())
     instance = await program.instantiate()
-    exchange = ABI.exchange(ABI.entry(module.exports, method, 0), payload)
-    answer = program.run(instance, exchange, None, time.monotonic() + 10)
+    exchange = ABI.exchange(module.exports, method, 0)
+    answer = program.run(instance, exchange, payload, None, time.monotonic() + 10)
     return (answer if isinstance(answer, bytes) else await answer), seen
 
 

@@ -10,7 +10,7 @@ import pytest
 import uvloop
 
 from insula.edge.app import Application
-from insula.edge.exchange import Answer, Head, HttpError, Response, Route
+from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.rest import refusal
@@ -35,11 +35,12 @@ class Probe:
         self.cancelled = asyncio.Event()
         self.refusal: InsulaError | None = None
 
-    def prepare(self, head: Head) -> None:
+    def prepare(self, head: Head) -> Answerer:
         if self.refusal is not None:
             raise self.refusal
+        return self.answer
 
-    def answer(self, head: Head, facts: object, body: bytes) -> Answer:
+    def answer(self, head: Head, body: bytes) -> Answer:
         self.heads.append(head)
         self.bodies.append(body)
         if head.query == b"raise":
@@ -63,7 +64,7 @@ class Probe:
 class Nothing(Probe):
     """What is at every other path."""
 
-    def prepare(self, head: Head) -> None:
+    def prepare(self, head: Head) -> Answerer:
         raise HttpError("nothing here", 404, code=Code.NOT_FOUND)
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from insula.edge.exchange import Answer, Head, HttpError, Response, Route
+from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
 from insula.edge.limits import Limits
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
@@ -30,17 +30,17 @@ class Told:
         self.tasks: list[asyncio.Task[Any] | None] = []
         self.prepared = 0
 
-    def prepare(self, head: Head) -> bytes:
+    def prepare(self, head: Head) -> Answerer:
         self.prepared += 1
         kind = head.get(b"content-type") or b""
         if kind == b"text/csv":
             raise HttpError("no tables", 415, fields=((b"accept-post", b"text/plain"),))
         if kind == b"text/broken":
             raise RuntimeError("cannot prepare")
-        return kind
+        return lambda head, body: self.answer(head, kind, body)
 
-    def answer(self, head: Head, facts: bytes, body: bytes) -> Answer:
-        assert facts == (head.get(b"content-type") or b"")
+    def answer(self, head: Head, kind: bytes, body: bytes) -> Answer:
+        assert kind == (head.get(b"content-type") or b"")
         self.asked.append((head.path, tuple(head.headers), body))
         self.peers.add((head.peer, head.scheme))
         self.tasks.append(asyncio.current_task())

@@ -14,7 +14,7 @@ import httpx
 import pytest
 import zstandard
 
-from insula.edge.admission import Draining, identified
+from insula.edge.admission import Draining, Identified
 from insula.edge.exchange import Response, Route
 from insula.edge.routes import RouteTable
 from insula.errors import CallerError, InsulaError
@@ -74,7 +74,7 @@ async def test_the_table_is_swapped_whole(here: Street, http: httpx.AsyncClient)
 
 async def test_nothing_is_read_for_someone_who_may_not_call(here: Street, http: httpx.AsyncClient) -> None:
     broken = {"content-encoding": "gzip"}
-    here.app.checks = (identified,)
+    here.app.checks = (Identified(),)
     here.app.table = RouteTable([(b"/echo", Route(here.probe, "/echo", frozenset(("POST",)), Policy(True), 10))])
     answer = await http.post("/echo", content=b"not gzip at all", headers=broken)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -89,12 +89,10 @@ async def test_nothing_is_read_for_someone_who_may_not_call(here: Street, http: 
 
 
 async def test_draining_lets_health_in(here: Street, http: httpx.AsyncClient) -> None:
-    draining = Draining(frozenset(("/health",)))
-    here.app.checks = (draining,)
     health = Probe()
     here.app.table = RouteTable([(b"/echo", Route(here.probe, "/echo")), (b"/health", Route(health, "/health"))])
     assert (await http.get("/echo")).status_code == 200
-    draining.on = True
+    here.app.checks = (Draining(frozenset(("/health",))),)
     answer = await http.get("/echo")
     assert (answer.status_code, answer.headers["retry-after"], answer.json()["error"]["reason"]) == (
         503,
@@ -220,7 +218,7 @@ async def test_a_bad_header_of_an_answer_is_a_whole_500(
     here: Street, http: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, bad: tuple[bytes, bytes]
 ) -> None:
     class Bad(Probe):
-        def answer(self, head: object, facts: object, body: bytes) -> Response:
+        def answer(self, head: object, body: bytes) -> Response:
             return Response(200, (TEXT, (b"x-good", b"1"), bad), b"hello")
 
     here.app.table = RouteTable([(b"/bad", Route(Bad(), "/shop.Orders.v1/bad"))])
@@ -235,7 +233,7 @@ async def test_a_bad_header_of_an_answer_is_a_whole_500(
 @pytest.mark.parametrize("status", [0, 100, 101, 199, 600, 1000])
 async def test_a_bad_status_of_an_answer_is_a_whole_500(here: Street, http: httpx.AsyncClient, status: int) -> None:
     class Bad(Probe):
-        def answer(self, head: object, facts: object, body: bytes) -> Response:
+        def answer(self, head: object, body: bytes) -> Response:
             return Response(status, (TEXT,), b"hello")
 
     here.app.table = RouteTable([(b"/bad", Route(Bad(), "/bad"))])
@@ -245,7 +243,7 @@ async def test_a_bad_status_of_an_answer_is_a_whole_500(here: Street, http: http
 @pytest.mark.parametrize("status", [204, 304])
 async def test_an_answer_without_a_body_has_none(here: Street, http: httpx.AsyncClient, status: int) -> None:
     class Bare(Probe):
-        def answer(self, head: object, facts: object, body: bytes) -> Response:
+        def answer(self, head: object, body: bytes) -> Response:
             return Response(status, (), b"a body that must not be sent")
 
     here.app.table = RouteTable([(b"/bare", Route(Bare(), "/bare"))])

@@ -13,7 +13,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insula.edge.admission import Draining, identified
+from insula.edge.admission import Draining, Identified
 from insula.edge.answers import checked
 from insula.edge.exchange import Answer, Head, Response, Route
 from insula.edge.fast_connection import IN_A_ROW, PATIENCE, FastConnection
@@ -332,13 +332,12 @@ async def test_a_new_table_is_seen_by_the_next_request() -> None:
         app.table = RouteTable([(b"/do", Route(other, "/do", frozenset(("POST",)), max_body=100))])
         assert await ask() == (200, b"hello")
         assert len(told.asked) == len(other.asked) == 1
-        draining = Draining()
-        app.checks = (draining, identified)
+        app.checks = (Identified(),)
         assert await ask() == (200, b"hello")
-        draining.on = True
+        app.checks = (Draining(), Identified())
         status, body = await ask()
         assert (status, json.loads(body)["error"]["reason"]) == (503, "draining")
-        draining.on = False
+        app.checks = (Identified(),)
         app.table = RouteTable([(b"/do", Route(other, "/do", frozenset(("POST",)), Policy(True), 100))])
         assert (await ask())[0] == 401
         app.table = RouteTable([(b"/do", Route(other, "/do", frozenset(("POST",)), max_body=4))])
@@ -357,8 +356,8 @@ def test_whatever_changes_between_two_equal_requests_is_seen() -> None:
 
     async def play(here: Roads, steps: list[str]) -> None:
         for road, told in zip(here.both, here.told, strict=True):
-            draining = Draining()
-            road.app.checks = (draining,)
+            draining, rules = False, (Identified(),)
+            road.app.checks = rules
             route, said = Route(told, "/do", frozenset(("POST",)), max_body=10), []
             road.app.table = RouteTable([(b"/do", route)])
             reader, writer = await road.connect()
@@ -369,10 +368,10 @@ def test_whatever_changes_between_two_equal_requests_is_seen() -> None:
                 elif step == "undeploy":
                     road.app.table = RouteTable(())
                 elif step == "drain":
-                    draining.on = not draining.on
+                    draining = not draining
+                    road.app.checks = (Draining(), *rules) if draining else rules
                 elif step == "identify":
                     road.app.table = RouteTable([(b"/do", Route(told, "/do", frozenset(("POST",)), Policy(True), 20))])
-                    road.app.checks = (draining, identified)
                 writer.write(post())
                 head = await reader.readuntil(b"\r\n\r\n")
                 size = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
@@ -380,9 +379,9 @@ def test_whatever_changes_between_two_equal_requests_is_seen() -> None:
                 serves = road.app.table.exact.get(b"/do")
                 asked = len(serves.handler.asked) if serves is not None else 0  # type: ignore[attr-defined]
                 said.append((step, head[9:12], asked))
-                wanted = b"503" if draining.on and serves else None
+                wanted = b"503" if draining and serves else None
                 wanted = wanted or (b"404" if serves is None else b"401" if serves.policy.authenticated else b"200")
-                assert head[9:12] in (wanted, b"503" if draining.on else wanted), said
+                assert head[9:12] in (wanted, b"503" if draining else wanted), said
             writer.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -401,15 +400,18 @@ def test_whatever_changes_between_two_equal_requests_is_seen() -> None:
 
 
 async def test_a_rule_is_asked_at_each_request() -> None:
-    left = 3
+    class Rate:
+        left = 3
 
-    def rate(_: Head, __: Route) -> InsulaError | None:
-        nonlocal left
-        left -= 1
-        return LimitError("too many") if left < 0 else None
+        def concerns(self, route: Route) -> bool:
+            return route.label == "/do"
+
+        def __call__(self, _: Head, __: Route) -> InsulaError | None:
+            self.left -= 1
+            return LimitError("too many") if self.left < 0 else None
 
     async with roads(LIMITS) as here:
-        here.lane.app.checks = (rate,)
+        here.lane.app.checks = (Rate(),)
         assert statuses(await here.lane.talk(post() * 4 + CLOSE)) == [200, 200, 200, 429, 429]
 
 
@@ -456,9 +458,9 @@ async def test_one_client_does_not_hold_the_loop() -> None:
         seen: list[int] = []
         plain = told.answer
 
-        def watched(head: Head, facts: bytes, body: bytes) -> object:
+        def watched(head: Head, kind: bytes, body: bytes) -> object:
             seen.append(turns)
-            return plain(head, facts, body)
+            return plain(head, kind, body)
 
         told.answer = watched  # type: ignore[method-assign, assignment]
         writer.write(post() * 500 + CLOSE)
@@ -585,7 +587,7 @@ async def test_a_client_that_leaves_ends_the_call_that_the_lane_began() -> None:
         gone = asyncio.Event()
 
         class Never(Told):
-            def answer(self, head: Head, facts: bytes, body: bytes) -> asyncio.Future[Response]:
+            def answer(self, head: Head, kind: bytes, body: bytes) -> asyncio.Future[Response]:
                 answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
                 answer.add_done_callback(lambda _: gone.set())
                 self.asked.append((b"", (), b""))
@@ -607,7 +609,7 @@ async def test_a_call_that_the_lane_began_has_its_time(monkeypatch: pytest.Monke
     monkeypatch.setattr("insula.edge.app.SLACK", 0.0)
 
     class Never(Told):
-        def answer(self, head: Head, facts: bytes, body: bytes) -> asyncio.Future[Response]:
+        def answer(self, head: Head, kind: bytes, body: bytes) -> asyncio.Future[Response]:
             return asyncio.get_running_loop().create_future()
 
     async with roads(LIMITS) as here:

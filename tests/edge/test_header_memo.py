@@ -10,7 +10,8 @@ from tests.edge.conftest import Probe
 
 
 def known() -> Known:
-    return Known(Head("POST", b"/a", b"", []), 0, "", Route(Probe(), "/a"), None, RouteStats())
+    probe = Probe()
+    return Known(Head("POST", b"/a", b"", []), 0, "", Route(probe, "/a"), (), probe.answer, RouteStats())
 
 
 def test_what_is_put_in_is_found_by_the_same_bytes_alone() -> None:

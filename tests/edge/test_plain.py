@@ -40,12 +40,10 @@ async def http(state: State) -> AsyncIterator[httpx.AsyncClient]:
         status=lambda: Status("1.2", 12.9, 3, 100),
         metrics=metrics,
     )
-    draining = Draining(PLAIN_LABELS)
-    draining.on = True  # they answer all the same
     app = Application(
         RouteTable(plain_routes(sources)),
         missing=Route(Nothing(), "missing", frozenset()),
-        checks=(draining,),
+        checks=(Draining(PLAIN_LABELS),),  # they answer all the same
         metrics=metrics,
     )
     listener = Listener(app, bind("127.0.0.1", 0))

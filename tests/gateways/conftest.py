@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from insula.calls import Call, Headers, Pending, Reply, ServiceId
-from insula.edge.admission import identified
+from insula.edge.admission import Identified
 from insula.edge.app import Application
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
@@ -128,7 +128,7 @@ async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     routes = [pair for plan in plans(echo) for pair in gateway.routes(plan, latest=True)]
     older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo)]
     routes += [pair for plan in older for pair in gateway.routes(plan, latest=False)]
-    app = Application(RouteTable(routes), missing=missing_route(), checks=(identified,))
+    app = Application(RouteTable(routes), missing=missing_route(), checks=(Identified(),))
     listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2), lane=Lane(app) if lane else None)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:

@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
-from insula.abi.contract import Entry
 from insula.calls import Call, Pending, Reply, ServiceId
 from insula.services.service import Service, ServiceOptions
 from insula.services.state import State
-from tests.services.program import Behaviour, ManualClock, MemoryAbi, MemoryInstance, MemoryProgram, settle
+from tests.services.program import Behaviour, ManualClock, MemoryExchange, MemoryInstance, MemoryProgram, settle
 
 ID = ServiceId("shop", "Orders", "v1")
 
@@ -46,9 +45,9 @@ class Bench:
     ) -> None:
         self.clock = clock
         self.program = MemoryProgram(behaviour, clock)
-        methods = {name: Entry("call", name.encode(), number) for number, name in enumerate(("work", "other"))}
+        methods = {name: MemoryExchange(name) for name in ("work", "other")}
         self.service = Service(
-            service_id, self.program, MemoryAbi(), {**methods, "watch": None}, options, clock=clock, jitter=lambda: 0.0
+            service_id, self.program, {**methods, "watch": None}, options, clock=clock, jitter=lambda: 0.0
         )
 
     def call(self, payload: bytes = b"{}", method: str = "work", within: float = 5.0, **more: Any) -> Call:

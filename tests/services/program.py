@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from insula.abi.contract import Entry
 from insula.errors import DeadlineError, GuestError, InsulaError
-from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, Instance, RefusalError, Signature
+from insula.wasm.contract import Exchange, Guest, Instance, RefusalError
+from insula.wasm.pace import Pace
 
 Behaviour = Callable[["MemoryInstance", Any, str, bytes], "bytes | Awaitable[bytes]"]
 
@@ -71,12 +71,12 @@ async def settle() -> None:
 
 
 class MemoryInstance:
-    notes: dict[str, int]
-
     def __init__(self, program: MemoryProgram, number: int) -> None:
         self.alive = True
         self.closed = False
-        self.notes = {}
+        self.touched = False
+        self.room_at = 0
+        self.room = -1
         self.number = number
         self.calls = 0
         self.entered = False
@@ -127,7 +127,9 @@ class MemoryProgram:
         self.living += 1
         return instance
 
-    def run(self, instance: Instance, exchange: Exchange, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
+    def run(
+        self, instance: Instance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
+    ) -> bytes | asyncio.Future[bytes]:
         assert isinstance(instance, MemoryInstance)
         assert isinstance(exchange, MemoryExchange)
         assert instance.alive, "a dead instance is entered"
@@ -135,7 +137,7 @@ class MemoryProgram:
         instance.calls += 1
         instance.entered = True
         try:
-            answer = self.behaviour(instance, scope, exchange.entry.method.decode(), exchange.payload)
+            answer = self.behaviour(instance, scope, exchange.method, payload)
         except Exception as error:
             instance.entered = False
             instance.alive = isinstance(error, RefusalError)
@@ -187,30 +189,12 @@ class MemoryProgram:
 class MemoryExchange:
     export = "call"
 
-    def __init__(self, entry: Entry, payload: bytes) -> None:
-        self.entry = entry
-        self.pace = entry.pace
-        self.payload = payload
+    def __init__(self, method: str) -> None:
+        self.method = method
+        self.pace = Pace()
 
-    def begin(self, guest: Guest) -> tuple[int, ...]:
+    def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
         return ()
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
-        return self.payload
-
-
-class MemoryAbi:
-    """The ABI that goes with it: an entry is the method's name, and nothing is imported."""
-
-    name = "memory"
-
-    def check(self, exports: Mapping[str, Signature], has_memory: bool) -> None: ...
-
-    def imports(self, functions: Mapping[str, HostFunction]) -> Sequence[HostImport]:
-        return ()
-
-    def entry(self, exports: Mapping[str, Signature], method: str, number: int) -> Entry:
-        return Entry("call", method.encode(), number)
-
-    def exchange(self, entry: Entry, payload: bytes) -> Exchange:
-        return MemoryExchange(entry, payload)
+        return b""

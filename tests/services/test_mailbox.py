@@ -5,16 +5,15 @@ import asyncio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.abi.contract import Entry
 from insula.calls import Call, ServiceId
 from insula.services.mailbox import Mailbox, Ticket
-from tests.services.program import ManualClock
+from tests.services.program import ManualClock, MemoryExchange
 
 ID = ServiceId("shop", "Orders", "v1")
 
 
 def ticket(deadline: float, loop: asyncio.AbstractEventLoop) -> Ticket:
-    return Ticket(Call(ID, "work", b"", deadline), Entry("call", b"work", 0), loop.create_future(), 0.0)
+    return Ticket(Call(ID, "work", b"", deadline), MemoryExchange("work"), loop.create_future(), 0.0)
 
 
 @given(

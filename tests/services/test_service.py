@@ -47,6 +47,7 @@ class TestAnswer:
 
     async def test_metadata_of_the_guest(self, bench: Make) -> None:
         def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+            scope.host_calls += 1
             scope.headers.append(("x-a", "1"))
             scope.headers.append(("x-a", "2"))
             scope.trailers.append(("x-b", "3"))
@@ -58,6 +59,7 @@ class TestAnswer:
     @pytest.mark.parametrize("later", [False, True])
     async def test_metadata_of_a_guest_that_fails(self, bench: Make, later: bool) -> None:
         def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes | asyncio.Future[bytes]:
+            scope.host_calls += 1
             scope.headers.append(("x-a", "1"))
             scope.trailers.append(("x-b", "3"))
             error = RefusalError("no such order", code=Code.NOT_FOUND)
@@ -121,6 +123,7 @@ class TestAnswer:
                 closed.append(self)
 
         def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+            scope.host_calls += 1
             open_iterator(scope, Chunks())
             if payload == b"trap":
                 raise GuestError("trap")

@@ -8,7 +8,18 @@ from collections.abc import Awaitable
 from typing import Any
 
 from insula.abi.okra import OkraAbi
-from insula.wasm.contract import Engine, Guest, HostImport, Instance, Limits, Module, Program, Signature, WasiOptions
+from insula.wasm.contract import (
+    Engine,
+    Exchange,
+    Guest,
+    HostImport,
+    Instance,
+    Limits,
+    Module,
+    Program,
+    Signature,
+    WasiOptions,
+)
 from insula.wasm.engine import NativeEngine
 from tests.guests import build_c, build_go, digest
 from tests.wasm.reference.threads import ThreadEngine
@@ -23,6 +34,7 @@ class Rig:
         self.lines: list[tuple[int, bytes]] = []
         self.answer: Any = lambda scope, request: request
         self.abi = OkraAbi()
+        self.exchanges: dict[str, Exchange] = {}
         self.abi.check(module.exports, module.has_memory)
         self.program = self.link(limits)
 
@@ -45,8 +57,10 @@ class Rig:
     def start(
         self, instance: Instance, method: str, payload: bytes = b"{}", *, within: float = 10.0, scope: Any = None
     ) -> bytes | asyncio.Future[bytes]:
-        entry = self.abi.entry(self.module.exports, method, 0)
-        return self.program.run(instance, self.abi.exchange(entry, payload), scope, time.monotonic() + within)
+        exchange = self.exchanges.get(method)
+        if exchange is None:
+            exchange = self.exchanges[method] = self.abi.exchange(self.module.exports, method, 0)
+        return self.program.run(instance, exchange, payload, scope, time.monotonic() + within)
 
     async def on_instance(
         self, instance: Instance, method: str, payload: bytes = b"{}", *, within: float = 10.0, scope: Any = None

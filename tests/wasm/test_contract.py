@@ -32,7 +32,7 @@ class Steps:
         self.pace = Pace()
         self._args = args
 
-    def begin(self, guest: Guest) -> tuple[int, ...]:
+    def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
         return self._args
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
@@ -397,7 +397,7 @@ async def test_a_helper_export_may_not_wait(engine: Engine, where: str) -> None:
     helper = "nap" if where == "in its sleep" else "wait"
 
     class Early(Steps):
-        def begin(self, guest: Guest) -> tuple[int, ...]:
+        def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
             return (guest.call(helper, 0),)[1:]
 
     async def later() -> bytes:
@@ -422,7 +422,7 @@ async def test_a_helper_export_may_not_wait(engine: Engine, where: str) -> None:
 
 async def run(program: Any, steps: Steps) -> bytes:
     instance = await program.instantiate()
-    answer = program.run(instance, steps, None, time.monotonic() + 5)
+    answer = program.run(instance, steps, b"", None, time.monotonic() + 5)
     try:
         return answer if isinstance(answer, bytes) else await answer
     finally:

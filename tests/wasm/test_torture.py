@@ -36,7 +36,7 @@ async def test_pointers_out_of_bounds_in_every_direction(engine: Engine, directi
             guest.read(pointer, size)
 
     class Reach(Steps):
-        def begin(self, guest: Guest) -> tuple[int, ...]:
+        def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
             if direction == "begin":
                 reach(guest)
             return (pointer, size)

@@ -1,30 +1,15 @@
-"""What an ABI is: how a Call becomes the steps of a guest exchange. No I/O, no threads, no event loop.
-
-An ABI is made once for a module; `entry` once a method at deploy; `exchange` once a call.
-"""
+"""What an ABI is: how a method of a module is called, as steps over a guest. No I/O, no threads, no event loop."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from insula.wasm.contract import Exchange, HostFunction, HostImport, Signature
-from insula.wasm.pace import Pace
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A method as an ABI enters it: `number` is its index in the schema's method list, `pace` how long its calls take."""
-
-    export: str
-    method: bytes
-    number: int
-    pace: Pace = field(default_factory=Pace, compare=False, repr=False)
 
 
 class Abi(Protocol):
-    """One guest ABI."""
+    """One guest ABI; it has no state, so one serves every module."""
 
     name: str
 
@@ -34,8 +19,5 @@ class Abi(Protocol):
     def imports(self, functions: Mapping[str, HostFunction]) -> Sequence[HostImport]:
         """The host imports that this ABI offers, over host functions by name (okra: `run_host_api`, `next`)."""
 
-    def entry(self, exports: Mapping[str, Signature], method: str, number: int) -> Entry:
-        """How this method is entered in this module."""
-
-    def exchange(self, entry: Entry, payload: bytes) -> Exchange:
-        """The steps of one call."""
+    def exchange(self, exports: Mapping[str, Signature], method: str, number: int) -> Exchange:
+        """How this method is called in this module; made once, at deploy. `number` is its index in the schema's list."""

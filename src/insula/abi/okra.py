@@ -22,9 +22,9 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from insula.abi.contract import Entry
 from insula.errors import Code, GuestError, LimitError, PackageError, code_named
 from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, RefusalError, Signature
+from insula.wasm.pace import Pace
 
 #: The least that the one-call entry's buffer holds, in bytes: asked for at the first call.
 FIRST_BUFFER = 64 << 10
@@ -52,12 +52,9 @@ _IS_ERROR = 1 << 63
 _POINTER_BITS = 0x7FFFFFFF
 _LENGTH_BITS = 0xFFFFFFFF
 
-#: The notes that the one-call entry keeps of an instance: its buffer, and how much that holds.
-_BUFFER, _HOLDS = "okra.buffer", "okra.holds"
-
 
 class OkraAbi:
-    """The ABI itself; it has no state, so one serves every module."""
+    """The ABI itself."""
 
     name = "okra"
 
@@ -89,30 +86,26 @@ class OkraAbi:
             if name in ("run_host_api", "next")
         ]
 
-    def entry(self, exports: Mapping[str, Signature], method: str, number: int) -> Entry:
+    def exchange(self, exports: Mapping[str, Signature], method: str, number: int) -> Exchange:
         """By the one call where the module has it, else by the six."""
-        one_call = "insula_input" in exports and "insula_call" in exports
-        return Entry("insula_call" if one_call else "handle_request", method.encode(), number)
-
-    def exchange(self, entry: Entry, payload: bytes) -> Exchange:
-        """The steps of one call."""
-        return (_OneCall if entry.export == "insula_call" else _SixCalls)(entry, payload)
+        if "insula_input" in exports and "insula_call" in exports:
+            return _OneCall(number)
+        return _SixCalls(method.encode())
 
 
 class _SixCalls:
     """allocate x 2, handle_request, deallocate x 3."""
 
-    __slots__ = ("_method", "_payload", "export", "pace")
+    __slots__ = ("_method", "export", "pace")
 
-    def __init__(self, entry: Entry, payload: bytes) -> None:
-        self.export = entry.export
-        self.pace = entry.pace
-        self._method = entry.method
-        self._payload = payload
+    def __init__(self, method: bytes) -> None:
+        self.export = "handle_request"
+        self.pace = Pace()
+        self._method = method
 
-    def begin(self, guest: Guest) -> tuple[int, ...]:
+    def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
         method = _put(guest, self._method)
-        return method, len(self._method), _put(guest, self._payload), len(self._payload)
+        return method, len(self._method), _put(guest, payload), len(payload)
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
         method, _, payload, _ = args
@@ -137,22 +130,20 @@ class _SixCalls:
 class _OneCall:
     """`insula_call` on a buffer that the guest keeps."""
 
-    __slots__ = ("_number", "_payload", "export", "pace")
+    __slots__ = ("_number", "export", "pace")
 
-    def __init__(self, entry: Entry, payload: bytes) -> None:
-        self.export = entry.export
-        self.pace = entry.pace
-        self._number = entry.number
-        self._payload = payload
+    def __init__(self, number: int) -> None:
+        self.export = "insula_call"
+        self.pace = Pace()
+        self._number = number
 
-    def begin(self, guest: Guest) -> tuple[int, ...]:
-        payload, notes = self._payload, guest.notes
+    def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
         length = len(payload)
-        if length > notes.get(_HOLDS, -1):
+        if length > guest.room:
             size = max(length, FIRST_BUFFER)
-            notes[_BUFFER] = _memory(guest, "insula_input", size)
-            notes[_HOLDS] = size
-        guest.write(notes[_BUFFER], payload)
+            guest.room_at = _memory(guest, "insula_input", size)
+            guest.room = size
+        guest.write(guest.room_at, payload)
         return self._number, length
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:  # noqa: ARG002

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from insula.cli import options
-from insula.garbage import importing
+from insula.garbage import importing, serving
 
 if TYPE_CHECKING:
     from insula.server import Server
@@ -81,6 +81,7 @@ def run(config: Path | None, flags: dict[str, Any], deploy: tuple[str, ...]) -> 
     with importing():
         from insula.server import Server
 
+    serving()
     welcome: list[asyncio.Task[None]] = []  # a task that nobody holds may be collected before it has run
     return Server(
         settings, deploy=deploy, ready=lambda server: welcome.append(asyncio.create_task(_welcome(server)))

@@ -23,7 +23,7 @@ from insula.edge.asgi import App, Receive, Scope, Send
 from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
-from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
+from insula.edge.exchange import Answer, Answerer, Check, Head, HttpError, Response, Route
 from insula.edge.metrics import Metrics
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
@@ -40,8 +40,8 @@ CLIENT_GONE = 499
 class Application:
     """`table` is swapped whole by assignment; requests under way keep the route that they have found.
 
-    `missing` is the route of what has none; its handler refuses. `checks` are asked in order at every request. Whoever
-    keeps something that follows from the table is told of a new one by `on_change`. `backlog`
+    `missing` is the route of what has none; its handler refuses. `checks` are asked in order at every request, and are
+    swapped whole as well. Whoever keeps something that follows from the two is told of a new one by `on_change`. `backlog`
     bounds what has come of bodies that are not whole; whole ones that wait for their answer have the same bound, and what
     is above it is refused.
     """
@@ -55,7 +55,7 @@ class Application:
         metrics: Metrics | None = None,
         backlog: Backlog | None = None,
     ) -> None:
-        self.checks = checks
+        self._checks = checks
         self.backlog = backlog or Backlog()
         self._in_hand = 0  # bytes of counted bodies that wait for their answer
         self.missing = missing
@@ -73,11 +73,24 @@ class Application:
         self._table = table
         labels = {route.label for route in table.exact.values()} | {route.label for _, route in table.prefixes}
         self.metrics.keep(labels | {self.missing.label})
+        self._tell()
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """The rules of admission."""
+        return self._checks
+
+    @checks.setter
+    def checks(self, checks: tuple[Check, ...]) -> None:
+        self._checks = checks
+        self._tell()
+
+    def _tell(self) -> None:
         for tell in self._told:
             tell()
 
     def on_change(self, tell: Callable[[], None]) -> None:
-        """Calls `tell` each time there is a new table, before the next request is looked at."""
+        """Calls `tell` each time there is a new table, or new checks, before the next request is looked at."""
         self._told.append(tell)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -140,7 +153,7 @@ class Application:
         error = admit(self.checks, head, route)
         if error is not None:
             raise error
-        facts = route.handler.prepare(head)
+        answer = route.handler.prepare(head)
         error = check_length(head, route.max_body)
         if error is not None:
             raise error
@@ -152,10 +165,10 @@ class Application:
             if codings:
                 body = await inflate_body(codings, body, route.max_body)
         if len(body) < COUNTED_FROM:
-            return await _arrived(route.handler.answer(head, facts, body), route, receive)
-        return await self._counted(head, facts, body, route, receive)
+            return await _arrived(answer(head, body), route, receive)
+        return await self._counted(head, answer, body, route, receive)
 
-    async def _counted(self, head: Head, facts: object, body: bytes, route: Route, receive: Receive) -> Response:
+    async def _counted(self, head: Head, answer: Answerer, body: bytes, route: Route, receive: Receive) -> Response:
         """The answer to a request whose body is large enough to be counted, where there is room for it."""
         size = len(body)
         if self._in_hand and self._in_hand + size > self.backlog.most:
@@ -167,7 +180,7 @@ class Application:
             )
         self._in_hand += size
         try:
-            return await _arrived(route.handler.answer(head, facts, body), route, receive)
+            return await _arrived(answer(head, body), route, receive)
         finally:
             self._in_hand -= size
 

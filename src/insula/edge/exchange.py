@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import msgspec
 
@@ -78,20 +78,18 @@ class Response(msgspec.Struct, frozen=True, gc=False):
 Answer: TypeAlias = "Response | asyncio.Future[Response]"
 
 
-#: What a handler makes of a head: opaque to the edge.
-Facts: TypeAlias = Any
+#: What answers requests with one sort of head: the head of the request at hand and its whole, inflated body in, the answer
+#: out. Raises InsulaError, which comes back through `Handler.refuse`.
+Answerer: TypeAlias = Callable[[Head, bytes], Answer]
 
 
 class Handler(Protocol):
-    """A gateway's side of one route. All three are plain functions, called on the event loop, and quick."""
+    """A gateway's side of one route. Both are plain functions, called on the event loop, and quick; so is an answerer."""
 
-    def prepare(self, head: Head) -> Facts:
-        """What follows for this protocol from the head's own bytes, before any body is read. Raises InsulaError where the
-        protocol refuses by them (method, content type). A head with the same bytes may be prepared once for many
-        requests, so what belongs to one request (its id, its peer, who calls) is not read here."""
-
-    def answer(self, head: Head, facts: Facts, body: bytes) -> Answer:
-        """The answer to a whole, inflated body. Raises InsulaError, which comes back through `refuse`."""
+    def prepare(self, head: Head) -> Answerer:
+        """What answers requests whose heads have the same bytes as this one, with all that follows from those for this
+        protocol. Raises InsulaError where the protocol refuses by them (method, content type). Called before any body is
+        read, and once for many requests, so what belongs to one request (its id, its peer, who calls) is not read here."""
 
     def refuse(self, head: Head, error: InsulaError) -> Response:
         """An error in the shape of this protocol."""
@@ -113,5 +111,10 @@ class Route:
     timeout: float = 60.0
 
 
-#: An admission rule: a plain synchronous function that answers a refusal or nothing.
-Check: TypeAlias = Callable[[Head, Route], "InsulaError | None"]
+class Check(Protocol):
+    """An admission rule: a plain synchronous function that answers a refusal or nothing."""
+
+    def concerns(self, route: Route) -> bool:
+        """Whether it may ever refuse, or prove anything, on this route."""
+
+    def __call__(self, head: Head, route: Route, /) -> InsulaError | None: ...

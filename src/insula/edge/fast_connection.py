@@ -25,6 +25,7 @@ from uvicorn.server import ServerState
 
 from insula.edge.asgi import App
 from insula.edge.lane import Lane
+from insula.edge.last_words import Last
 from insula.edge.limits import Limits
 from insula.edge.listener import HttpConnection, ListenerConfig, Reading
 
@@ -66,18 +67,20 @@ class FastConnection(HttpConnection):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._lane = config.lane
-        self._peer = ""
-        self._answered = 0.0  # when the lane last answered, in seconds of the loop
+        self._memo = config.lane.memo
+        self._origin = ("", "http")
+        self._plain = False  # nothing is under way here: see `_settled`
+        self._answered = 0.0  # when the lane last answered, of time.monotonic()
         self._new_blocks = 0  # in a row
         self._begun = b""  # a message whose head the lane takes and whose rest is awaited
         self._rest: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        if self.client is not None:
-            self._peer = self.client[0]
+        self._origin = (self.client[0] if self.client is not None else "", self.scheme or "http")
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._plain = False
         self._take_begun()
         super().connection_lost(exc)
 
@@ -88,22 +91,73 @@ class FastConnection(HttpConnection):
     # bytes in
 
     def data_received(self, data: bytes) -> None:
-        running = self._running
-        if (
-            self._reading is Reading.HEAD
-            and not self._began
-            and not self._silent
-            and not self._held
-            and (running is None or running.response_complete)
-        ):
+        if self._plain:  # one message that is known and whole, as most are: `_take` without its cases
+            end = data.find(b"\r\n\r\n") + 4
+            known = self._memo.young.get(data[:end])
+            if known is not None and len(data) - end == known.length:
+                received = self._answered = monotonic()
+                self._new_blocks = 0
+                answer = self._lane.answer(known, data[end:], self._origin, self.server_state.default_headers, received)
+                if answer.__class__ is bytes:
+                    self.transport.write(answer)
+                else:
+                    self._hand_over(answer)  # type: ignore[arg-type]
+                return
+        self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        if self._between():
             if self._begun:
                 self._take(self._take_begun() + data, patient=False)
             else:
                 self._take(data, patient=True)
             if self._awaited:
                 self._watch()
+            self._plain = self._settled()
         else:
             super().data_received(data)
+
+    def _between(self) -> bool:
+        """Whether the parser stands between two messages and no answer is under way."""
+        running = self._running
+        return (
+            self._reading is Reading.HEAD
+            and not self._began
+            and not self._silent
+            and not self._held
+            and (running is None or running.response_complete)
+        )
+
+    def _settled(self) -> bool:
+        """Whether the next bytes may be a message for the lane, with nothing else to see to. Whatever makes it otherwise
+        sets `_plain` back: bytes for the parser, an answer that takes its time, a client that does not read, an end."""
+        return (
+            self._between()
+            and not self._begun
+            and not self._awaited
+            and not self.flow.write_paused
+            and self.timeout_keep_alive_task is not None
+        )
+
+    def _feed(self, data: bytes) -> None:
+        self._plain = False
+        super()._feed(data)
+
+    def _fail(self, last: Last) -> None:
+        self._plain = False
+        super()._fail(last)
+
+    def _linger(self) -> None:
+        self._plain = False
+        super()._linger()
+
+    def _shut(self) -> None:
+        self._plain = False
+        super()._shut()
+
+    def pause_writing(self) -> None:
+        self._plain = False
+        super().pause_writing()
 
     def _take(self, data: bytes, patient: bool) -> None:
         """Answers the messages in `data`, up to one that the lane does not take; the rest of one may be waited for."""
@@ -132,18 +186,12 @@ class FastConnection(HttpConnection):
                 if patient:
                     self._begun = data[start:]
                     self._rest = self.loop.call_later(SECOND_READ, self._give_up_begun)
-                    self._answered = self.loop.time()
+                    self._answered = monotonic()
                 else:
                     self._feed(data[start:])
                 return
             start = end + known.length
-            answer = lane.answer(
-                known,
-                data[end:start],
-                self._peer,
-                self.scheme or "http",
-                self.server_state.default_headers,
-            )
+            answer = lane.answer(known, data[end:start], self._origin, self.server_state.default_headers, monotonic())
             if not isinstance(answer, bytes):
                 self._hand_over(answer)
                 if start < size:
@@ -156,12 +204,13 @@ class FastConnection(HttpConnection):
                 until = monotonic() + TURN
             count += 1
             patient = True
-        self._answered = self.loop.time()
+        self._answered = monotonic()
         if self.timeout_keep_alive_task is None:
             self._rearm_keep_alive()
 
     def _hold(self, rest: bytes) -> None:
         """Keeps what is not answered yet for the next turn, or for when the client reads."""
+        self._plain = False
         self._held = rest
         self.flow.pause_reading()
         if not self.flow.write_paused:
@@ -191,6 +240,7 @@ class FastConnection(HttpConnection):
 
     def _hand_over(self, finish: App) -> None:
         """The ordinary road finishes a request that the lane has begun: it waits, gives up, stops and keeps the order."""
+        self._plain = False
         self._unset_keepalive_if_required()
         cycle = self.cycle = RequestResponseCycle(
             scope={"type": "http", "method": "POST"},  # type: ignore[typeddict-item]
@@ -216,7 +266,7 @@ class FastConnection(HttpConnection):
     def timeout_keep_alive_handler(self) -> None:
         """Ends an idle connection. The lane does not set the timer anew at each answer: where it has answered since, or
         has more to answer, the timer goes on for what is left."""
-        idle = 0.0 if self._held or self._begun else self.loop.time() - self._answered
+        idle = 0.0 if self._held or self._begun else monotonic() - self._answered
         left = self.timeout_keep_alive - idle
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)

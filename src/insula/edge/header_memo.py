@@ -1,8 +1,8 @@
 """What is known of header blocks that came before: a client repeats its own byte for byte, and then it is not parsed again.
 
 Only blocks that the parser took whole are put in, and equal bytes parse equally; so what is remembered follows from the
-bytes, and from the table of routes, at whose change everything is forgotten. Nothing that may be otherwise at the next
-request (who calls, drain, rate) is in here.
+bytes, from the table of routes and from which checks there are, at whose change everything is forgotten. Nothing that may
+be otherwise at the next request (who calls, rate) is in here.
 
 Two generations bound it: when the young one is full it becomes the old one, and what is not asked for again goes with the
 next. What many clients repeat stays, whatever one client sends between.
@@ -10,7 +10,7 @@ next. What many clients repeat stays, whatever one client sends between.
 
 from __future__ import annotations
 
-from insula.edge.exchange import Facts, Head, Route
+from insula.edge.exchange import Answerer, Check, Head, Route
 from insula.edge.metrics import RouteStats
 
 #: Bytes of a block that is remembered, and of all blocks of one generation.
@@ -22,36 +22,53 @@ MAX_BLOCKS = 1024
 
 class Known:
     """One head that the lane takes: `length` of its body, the id that its client sent ("" where it sent no sane one), its
-    route, what the route's handler made of it, and where its route is counted. `said` are the fields of the last answer,
-    and `wire` those fields as they go out, since most answers have the same."""
+    route, the checks that concern that, what answers requests with this head, and where they are counted.
 
-    __slots__ = ("facts", "head", "length", "request_id", "route", "said", "stats", "wire")
+    Most answers have the same fields: `said` are those of the last one, `defaults` what the listener put before them, and
+    `begin` a whole 200 with both, up to where its length stands."""
 
-    def __init__(self, head: Head, length: int, request_id: str, route: Route, facts: Facts, stats: RouteStats) -> None:
-        self.head = head
+    __slots__ = (
+        *("answer", "begin", "checks", "defaults", "headers", "length", "path", "request_id", "route", "said"),
+        *("stats",),
+    )
+
+    def __init__(
+        self,
+        head: Head,
+        length: int,
+        request_id: str,
+        route: Route,
+        checks: tuple[Check, ...],
+        answer: Answerer,
+        stats: RouteStats,
+    ) -> None:
+        self.path = head.path
+        self.headers = head.headers
         self.length = length
         self.request_id = request_id
         self.route = route
-        self.facts = facts
+        self.answer = answer
+        self.checks = checks
         self.stats = stats
         self.said: tuple[tuple[bytes, bytes], ...] | None = None
-        self.wire = b""
+        self.defaults: list[tuple[bytes, bytes]] | None = None
+        self.begin = b""
 
 
 class HeaderMemo:
     """Header blocks, as bytes from the method to the empty line, and what is known of each."""
 
     def __init__(self) -> None:
-        self._young: dict[bytes, Known] = {}
+        self.young: dict[bytes, Known] = {}  # looked up straight by the connection; only `put` adds to it
         self._old: dict[bytes, Known] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._young) + len(self._old)
+        return len(self.young) + len(self._old)
 
     def get(self, block: bytes) -> Known | None:
         """What is known of these bytes."""
-        known = self._young.get(block)
+        known = self.young.get(block)
         if known is None and self._old:
             known = self._old.pop(block, None)
             if known is not None:
@@ -62,14 +79,14 @@ class HeaderMemo:
         """Remembers a block, unless it is too long."""
         if len(block) > MAX_BLOCK:
             return
-        if len(self._young) >= MAX_BLOCKS or self._bytes + len(block) > MAX_BYTES:
-            self._old, self._young = self._young, {}
+        if len(self.young) >= MAX_BLOCKS or self._bytes + len(block) > MAX_BYTES:
+            self._old, self.young = self.young, {}
             self._bytes = 0
-        self._young[block] = known
+        self.young[block] = known
         self._bytes += len(block)
 
     def forget(self) -> None:
         """Forgets everything."""
-        self._young.clear()
+        self.young.clear()
         self._old.clear()
         self._bytes = 0

@@ -9,9 +9,11 @@ that is so large that it is compressed in a thread, is finished by the ordinary 
 from __future__ import annotations
 
 from time import monotonic
+from typing import TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
+from insula.edge.admission import admit
 from insula.edge.answers import (
     BODILESS,
     COMPRESSED_FROM,
@@ -31,6 +33,9 @@ from insula.edge.header_memo import HeaderMemo, Known
 from insula.edge.limits import Limits
 from insula.edge.request_id import new_request_id, sane_id
 
+#: Whose connection it is: the peer's address, and the scheme.
+Origin: TypeAlias = tuple[str, str]
+
 #: Bytes of a body that the lane takes.
 MAX_BODY = 65_536
 
@@ -46,7 +51,7 @@ class Lane:
         self._reader = HeadReader()
         self._app = app
         self._defaults: object = None
-        self._ok = self._default_lines = b""
+        self._default_lines = b""
         app.on_change(self.memo.forget)
 
     def meet(self, data: bytes, start: int, end: int, limits: Limits) -> Known | None:
@@ -64,63 +69,68 @@ class Lane:
             return None
         head = Head("POST", target, b"", plain.headers)
         try:
-            facts = route.handler.prepare(head)
+            answer = route.handler.prepare(head)
         except Exception:  # a refusal, or a failure of the handler: the ordinary road comes to the same and tells it
             return None
-        return Known(head, plain.length, sane_id(plain.request_id), route, facts, app.metrics.route(route.label))
+        checks = tuple(check for check in app.checks if check.concerns(route))
+        stats = app.metrics.route(route.label)
+        return Known(head, plain.length, sane_id(plain.request_id), route, checks, answer, stats)
 
     def answer(
-        self, known: Known, body: bytes, peer: str, scheme: str, defaults: list[tuple[bytes, bytes]]
+        self, known: Known, body: bytes, origin: Origin, defaults: list[tuple[bytes, bytes]], received: float
     ) -> bytes | App:
         """The bytes of the answer, or the application that finishes it. Never raises. `defaults` are the fields that the
-        listener puts on every answer; a new list of them is made when they change."""
-        app, route, said = self._app, known.route, known.head
+        listener puts on every answer; a new list of them is made when they change. `received` is of time.monotonic()."""
         request_id = known.request_id or new_request_id()
-        started = monotonic()
-        head = Head("POST", said.path, b"", said.headers, peer, scheme, "1.1", request_id, started)
+        peer, scheme = origin
+        head = Head("POST", known.path, b"", known.headers, peer, scheme, "1.1", request_id, received)
         try:
-            for check in app.checks:
-                refusal = check(head, route)
-                if refusal is not None:
-                    raise refusal
-            answer = route.handler.answer(head, known.facts, body)
-            if not isinstance(answer, Response):
-                return app.finishing(head, route, answer, len(body))
-            if answer.headers is not known.said or answer.status != 200:
-                answer = checked(head, route, answer)
-            return self._told(known, head, answer, len(body), defaults)
+            if known.checks:
+                self._admit(known, head)
+            answer = known.answer(head, body)
+            if answer.__class__ is not Response:
+                return self._app.finishing(head, known.route, answer, len(body))
+            if answer.headers is known.said and answer.status == 200 and defaults is known.defaults:
+                out = answer.body
+                size = len(out)
+                if size < COMPRESSED_FROM:
+                    told = b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (known.begin, size, request_id.encode(), out)
+                    known.stats.record(200, monotonic() - received, len(body), size)
+                    return told
+            return self._told(known, head, checked(head, known.route, answer), len(body), defaults)
         except Exception as error:
-            return self._told(known, head, failed(head, route, error), len(body), defaults)
+            return self._told(known, head, failed(head, known.route, error), len(body), defaults)
+
+    @staticmethod
+    def _admit(known: Known, head: Head) -> None:
+        refusal = admit(known.checks, head, known.route)
+        if refusal is not None:
+            raise refusal
 
     def _told(
         self, known: Known, head: Head, answer: Response, bytes_in: int, defaults: list[tuple[bytes, bytes]]
     ) -> bytes | App:
-        """An answer as it goes out; it is counted."""
+        """An answer as it goes out; it is counted. One like it is told at once the next time."""
         if defaults is not self._defaults:
             self._defaults = defaults
             self._default_lines = wire(tuple(defaults))
-            self._ok = STATUS_LINE[200] + self._default_lines
         status, out = answer.status, answer.body
-        first = self._ok if status == 200 else STATUS_LINE[status] + self._default_lines
-        if answer.headers is known.said:
-            fields = known.wire
-        else:
-            fields = fields_of(answer.headers).wire
-            if len(fields) <= MAX_SAID:
-                known.said, known.wire = answer.headers, fields
+        fields = fields_of(answer.headers).wire
+        first = STATUS_LINE[status] + self._default_lines + fields
         if len(out) < COMPRESSED_FROM and status not in BODILESS:
-            told = b"%b%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
+            told = b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
                 first,
-                fields,
                 len(out),
                 head.request_id.encode(),
                 out,
             )
+            if status == 200 and len(fields) <= MAX_SAID:
+                known.said, known.defaults, known.begin = answer.headers, defaults, first + b"content-length: "
         else:
             varies, coding = negotiated(head, answer)
             if coding is not None and len(out) >= THREAD_FROM:
                 return self._app.finishing(head, known.route, answer, bytes_in)
             added, out = finished(head, answer, varies, coding)
-            told = b"%b%b%b\r\n%b" % (first, fields, wire(added), out)
+            told = b"%b%b\r\n%b" % (first, wire(added), out)
         known.stats.record(status, monotonic() - head.received, bytes_in, len(out))
         return told

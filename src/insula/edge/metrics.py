@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias
 
@@ -27,7 +27,7 @@ class RouteStats:
     __slots__ = ("buckets", "bytes_in", "bytes_out", "seconds", "statuses")
 
     def __init__(self) -> None:
-        self.statuses: dict[int, int] = {}
+        self.statuses: defaultdict[int, int] = defaultdict(int)
         self.buckets = [0] * (len(BOUNDS) + 1)
         self.seconds = 0.0
         self.bytes_in = 0
@@ -35,7 +35,7 @@ class RouteStats:
 
     def record(self, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
         """Counts one request: its status, how long its answer took, the bytes of both bodies on the wire."""
-        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.statuses[status] += 1
         self.buckets[bisect_left(BOUNDS, seconds)] += 1
         self.seconds += seconds
         self.bytes_in += bytes_in

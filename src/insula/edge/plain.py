@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from insula.edge.exchange import Answer, Head, Response, Route
+from insula.edge.exchange import Answer, Answerer, Head, Response, Route
 from insula.edge.metrics import Metrics
 from insula.edge.page import PAGE_HEADERS, page, table
 from insula.edge.rest import json_response, refusal
@@ -55,12 +55,9 @@ class Plain:
     def __init__(self, make: Callable[[Head], Answer]) -> None:
         self._make = make
 
-    def prepare(self, head: Head) -> None:
-        """Lets everything in."""
-
-    def answer(self, head: Head, facts: None, body: bytes) -> Answer:  # noqa: ARG002 - the route takes no body
-        """The answer of the function."""
-        return self._make(head)
+    def prepare(self, head: Head) -> Answerer:  # noqa: ARG002 - one for all
+        """Lets everything in; the route takes no body."""
+        return lambda head, body: self._make(head)
 
     def refuse(self, head: Head, error: InsulaError) -> Response:
         """The error in the REST shape."""

@@ -10,14 +10,12 @@ from __future__ import annotations
 import asyncio
 import enum
 import re
-from collections.abc import Iterator
-from functools import lru_cache, partial
-from time import monotonic
-
-import msgspec
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple, TypeAlias
 
 from insula.calls import Call, Headers, Pending, Reply
-from insula.edge.exchange import Answer, Head, HttpError, Response, Route
+from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError
 from insula.gateways.connect_errors import JSON, error_response
 from insula.gateways.connect_get import read_query
@@ -38,6 +36,10 @@ _TIMEOUT = re.compile(rb"[0-9]{1,10}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _UTF8 = (b"utf-8", b"utf8", b"us-ascii")
+
+
+#: One way of a codec: the client's bytes and the guest's JSON.
+Codec: TypeAlias = Callable[[bytes], bytes]
 
 
 class Kind(enum.Enum):
@@ -92,11 +94,9 @@ class ConnectGateway:
             yield b"/connect" + path.encode(), route
 
 
-class Facts(msgspec.Struct, frozen=True, gc=False):
-    """What a head says of the call that it begins. `timeout` in seconds."""
+class Asked(NamedTuple):
+    """What a head asks for the call that it begins. `timeout` in seconds."""
 
-    proto: bool
-    is_get: bool
     timeout: float
     metadata: Headers
     traceparent: str
@@ -108,10 +108,13 @@ class Unary:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._read_json = plan.json.read_input
-        self._write_json = plan.json.write_output
+        #: How a body is read and an answer written, by whether they are binary; that codec is made at its first use.
+        self._codecs: tuple[tuple[Codec, Codec], ...] = (
+            (plan.json.read_input, plan.json.write_output),
+            (lambda body: plan.binary().read_input(body), lambda payload: plan.binary().write_output(payload)),
+        )
 
-    def prepare(self, head: Head) -> Facts:
+    def prepare(self, head: Head) -> Answerer:
         """Refuses a content type that is not Connect's, a version of the protocol that is not 1, and a head that says what
         it may not of the call; reads the rest."""
         sent = dict(reversed(head.headers))  # the first of each name
@@ -135,38 +138,53 @@ class Unary:
         if key and not _IDEMPOTENCY_KEY.fullmatch(key):
             raise CallerError("Idempotency-Key is longer than 255 characters, or has some that a key may not have")
         trace = sent.get(b"traceparent")
-        return Facts(
-            proto,
-            is_get,
+        asked = Asked(
             timeout_of(sent.get(b"connect-timeout-ms"), self._plan.timeout),
             to_guest(head.headers),
             trace.decode() if trace and _TRACEPARENT.fullmatch(trace) else "",
             key.decode(),
         )
+        return self._of_get(asked) if is_get else self._of_post(asked, proto, _HEADERS[False, proto])
 
-    def answer(self, head: Head, facts: Facts, body: bytes) -> Answer:
-        """Makes the call, once."""
-        plan = self._plan
-        proto = facts.proto
-        if facts.is_get:
-            proto, body = read_query(head.query, plan.max_body)
-        call = Call(
-            plan.service,
-            plan.method,
-            plan.binary().read_input(body) if proto else self._read_json(body),
-            head.received + facts.timeout,
-            facts.metadata,
-            head.principal,
-            head.request_id,
-            facts.traceparent,
-            facts.idempotency_key,
-        )
-        if call.deadline <= monotonic():
-            raise DeadlineError("the time for this call was over before it began")
-        reply = plan.submit(call)
-        if isinstance(reply, Reply):
-            return self._response(facts.is_get, proto, reply)
-        return _later(reply, partial(self._response, facts.is_get, proto))
+    def _of_get(self, asked: Asked) -> Answerer:
+        """A GET has its body, and what that is, in its query."""
+
+        def answer(head: Head, _: bytes) -> Answer:
+            proto, body = read_query(head.query, self._plan.max_body)
+            return self._of_post(asked, proto, _HEADERS[True, proto])(head, body)
+
+        return answer
+
+    def _of_post(self, asked: Asked, proto: bool, headers: tuple[tuple[bytes, bytes], ...]) -> Answerer:
+        """Makes the call, once. All that is known of it is at hand, since this runs at every request."""
+        read, write = self._codecs[proto]
+        service, method, submit = self._plan.service, self._plan.method, self._plan.submit
+        timeout, metadata, traceparent, key = asked
+        if timeout <= 0:
+            return _too_late
+
+        def answer(head: Head, body: bytes) -> Answer:
+            reply = submit(
+                Call(
+                    service,
+                    method,
+                    read(body),
+                    head.received + timeout,
+                    metadata,
+                    head.principal,
+                    head.request_id,
+                    traceparent,
+                    key,
+                )
+            )
+            return respond(reply) if isinstance(reply, Reply) else _later(reply, respond)
+
+        def respond(reply: Reply) -> Response:
+            if reply.headers or reply.trailers:
+                return Response(200, headers + from_guest(service, reply.headers, reply.trailers), write(reply.payload))
+            return Response(200, headers, write(reply.payload))
+
+        return answer
 
     def refuse(self, head: Head, error: InsulaError) -> Response:
         """The error, with the metadata that the guest had set before it."""
@@ -180,15 +198,12 @@ class Unary:
             metadata = (_NO_SNIFFING, *metadata)
         return error_response(error, metadata)
 
-    def _response(self, is_get: bool, proto: bool, reply: Reply) -> Response:
-        headers = _HEADERS[is_get, proto]
-        if reply.headers or reply.trailers:
-            headers += from_guest(self._plan.service, reply.headers, reply.trailers)
-        write = self._plan.binary().write_output if proto else self._write_json
-        return Response(200, headers, write(reply.payload))
+
+def _too_late(head: Head, body: bytes) -> Answer:  # noqa: ARG001
+    raise DeadlineError("the time for this call was over before it began")
 
 
-def _later(pending: Pending, finish: partial[Response]) -> asyncio.Future[Response]:
+def _later(pending: Pending, finish: Callable[[Reply], Response]) -> asyncio.Future[Response]:
     """The response when the reply is there. Cancelling it cancels the call."""
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 

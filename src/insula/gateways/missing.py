@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NoReturn
 
-from insula.edge.exchange import Answer, Facts, Head, HttpError, Response, Route
+from insula.edge.exchange import Head, HttpError, Response, Route
 from insula.edge.rest import refusal
 from insula.errors import Code, InsulaError
 from insula.gateways.connect_errors import error_response
@@ -28,10 +28,6 @@ class Missing:
                 "no service with this method is deployed here", 404, hint="`insula list` shows the services that are"
             )
         raise HttpError("there is nothing at this path", 404, code=Code.NOT_FOUND, hint="GET / says what is where")
-
-    def answer(self, head: Head, facts: Facts, body: bytes) -> Answer:  # noqa: ARG002 - every request is refused by its head
-        """Nothing is ever asked of it."""
-        raise HttpError("there is nothing at this path", 404, code=Code.NOT_FOUND)
 
     def refuse(self, head: Head, error: InsulaError) -> Response:
         """The error in the shape that the path asks for."""

@@ -9,25 +9,24 @@ operations), used at each host call. Capabilities of an embedder come in by the 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
-if TYPE_CHECKING:
-    from insula.calls import Call, ServiceId
+import msgspec
+
+from insula.calls import Call, ServiceId
 
 
-class Scope:
+class Scope(msgspec.Struct, eq=False):
     """What one call of a guest sees of the host. One a call, used by the thread that runs the guest and, between its
-    host calls, by the event loop: never by both at once."""
+    host calls, by the event loop: never by both at once. `host_calls` counts what the guest asked: while it is 0, nothing
+    else here was touched."""
 
-    __slots__ = ("call", "headers", "host_calls", "iterators", "service", "trailers")
-
-    def __init__(self, service: ServiceId, call: Call) -> None:
-        self.service = service
-        self.call = call
-        self.headers: list[tuple[str, str]] = []
-        self.trailers: list[tuple[str, str]] = []
-        self.host_calls = 0
-        self.iterators: dict[str, Any] | None = None
+    service: ServiceId
+    call: Call
+    headers: list[tuple[str, str]] = []
+    trailers: list[tuple[str, str]] = []
+    host_calls: int = 0
+    iterators: dict[str, Any] | None = None
 
 
 #: One method of a capability: the JSON text of `parameters` in (always an object), the JSON text of `data` out, now or

@@ -11,7 +11,8 @@ empty answer is the zero value. A method without output answers `{}`.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -43,8 +44,9 @@ def _compile(schema: Schema, method: Method, types: JsonTypes) -> JsonCodec:
     if is_stream(method):
         many = False
     try:
-        reader = _InputReader(types, method.input_type) if method.input_type else _NoInput()
-        writer = _OutputWriter(types, item, many, schema.wrapped(method) is not None) if item else _NoOutput()
+        reader = _input_reader(types, method.input_type) if method.input_type else _read_nothing
+        wrapped = schema.wrapped(method) is not None
+        writer = _output_writer(types, item, many, wrapped) if item else _write_nothing
     except RecursionError:
         raise PackageError(
             f"the types of method {method.name} nest too deeply", hint="at most some hundred types inside each other"
@@ -52,97 +54,86 @@ def _compile(schema: Schema, method: Method, types: JsonTypes) -> JsonCodec:
     return _Codec(reader, writer)
 
 
-class _Codec:
-    __slots__ = ("read_input", "write_output")
-
-    def __init__(self, reader: _InputReader | _NoInput, writer: _OutputWriter | _NoOutput) -> None:
-        self.read_input = reader.read
-        self.write_output = writer.write
+class _Codec(NamedTuple):
+    read_input: Callable[[bytes], bytes]
+    write_output: Callable[[bytes], bytes]
 
 
-class _InputReader:
-    __slots__ = ("_decode", "_item", "_rules")
+# Each is a function that has all it needs at hand: they run at every call.
 
-    def __init__(self, types: JsonTypes, item: str) -> None:
-        self._rules = types.rules
-        self._item = item
-        self._decode = types.decoder(item, False, Direction.IN)[0].decode
 
-    def read(self, body: bytes) -> bytes:
+def _input_reader(types: JsonTypes, item: str) -> Callable[[bytes], bytes]:
+    decode = types.decoder(item, False, Direction.IN)[0].decode
+    rules, encode = types.rules, _encode
+
+    def read(body: bytes) -> bytes:
         try:
-            _check(body)
-            return _encode(self._decode(body))
+            if len(body) > MAX_DEPTH or not body.isascii():  # what is shorter cannot nest deeper
+                _check(body)
+            return encode(decode(body))
         except JsonError as problem:
             raise _caller(problem) from None
         except _REFUSALS:
-            return self._step_by_step(body)
+            return step_by_step(body)
 
-    def _step_by_step(self, body: bytes) -> bytes:
+    def step_by_step(body: bytes) -> bytes:
         try:
-            return _encode(self._rules.read(body, self._item, False, Direction.IN))
+            return encode(rules.read(body, item, False, Direction.IN))
         except JsonError as problem:
             raise _caller(problem) from None
         except RecursionError:
             raise _caller(JsonError("$", "the JSON nests too deeply")) from None
 
+    return read
 
-class _OutputWriter:
-    __slots__ = ("_convert", "_decode", "_item", "_many", "_rules", "_wrapped")
 
-    def __init__(self, types: JsonTypes, item: str, many: bool, wrapped: bool) -> None:
-        self._rules = types.rules
-        self._item = item
-        self._many = many
-        self._wrapped = wrapped
-        decoder, self._convert = types.decoder(item, many, Direction.OUT)
-        self._decode = decoder.decode
+def _output_writer(types: JsonTypes, item: str, many: bool, wrapped: bool) -> Callable[[bytes], bytes]:
+    decoder, convert = types.decoder(item, many, Direction.OUT)
+    rules, decode, encode = types.rules, decoder.decode, _encode
 
-    def write(self, payload: bytes) -> bytes:
+    def write(payload: bytes) -> bytes:
         try:
-            _check(payload)
-            value = self._decode(payload)
-            if self._convert is not None:
-                value = self._convert(value)
+            if len(payload) > MAX_DEPTH or not payload.isascii():
+                _check(payload)
+            value = decode(payload)
+            if convert is not None:
+                value = convert(value)
         except JsonError as problem:
             raise _guest(problem) from None
         except _REFUSALS:
-            value = self._step_by_step(payload or b"null")
-        return b'{"response":%b}' % _encode(value) if self._wrapped else _encode(value)
+            value = step_by_step(payload or b"null")
+        return b'{"response":%b}' % encode(value) if wrapped else encode(value)
 
-    def _step_by_step(self, payload: bytes) -> Any:
+    def step_by_step(payload: bytes) -> Any:
         try:
-            return self._rules.read(payload, self._item, self._many, Direction.OUT)
+            return rules.read(payload, item, many, Direction.OUT)
         except JsonError as problem:
             raise _guest(problem) from None
         except RecursionError:
             raise _guest(JsonError("$", "the JSON nests too deeply")) from None
 
-
-class _NoInput:
-    __slots__ = ()
-
-    def read(self, body: bytes) -> bytes:
-        if body not in (b"", b"{}"):
-            try:
-                _check(body)
-                if type(parse(body)) is not dict:
-                    raise JsonError("$", "expected an object")
-            except JsonError as problem:
-                raise _caller(problem) from None
-        return b"{}"
+    return write
 
 
-class _NoOutput:
-    __slots__ = ()
+def _read_nothing(body: bytes) -> bytes:
+    if body not in (b"", b"{}"):
+        try:
+            _check(body)
+            if type(parse(body)) is not dict:
+                raise JsonError("$", "expected an object")
+        except JsonError as problem:
+            raise _caller(problem) from None
+    return b"{}"
 
-    def write(self, payload: bytes) -> bytes:
-        if payload not in (b"", b"{}", b"null"):
-            try:
-                _check(payload)
-                parse(payload)
-            except JsonError as problem:
-                raise _guest(problem) from None
-        return b"{}"
+
+def _write_nothing(payload: bytes) -> bytes:
+    if payload not in (b"", b"{}", b"null"):
+        try:
+            _check(payload)
+            parse(payload)
+        except JsonError as problem:
+            raise _guest(problem) from None
+    return b"{}"
 
 
 def _check(text: bytes) -> None:

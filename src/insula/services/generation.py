@@ -111,9 +111,8 @@ async def stage(
         service = Service(
             service_id,
             program,
-            abi,
             {
-                method.name: None if is_stream(method) else abi.entry(module.exports, method.name, number)
+                method.name: None if is_stream(method) else abi.exchange(module.exports, method.name, number)
                 for number, method in enumerate(methods)
             },
             _options(package, workshop),
@@ -139,7 +138,7 @@ async def stage(
                 max_body=workshop.max_body,
                 json=codecs[method.name],
                 binary=partial(workshop.binary.codec, package.digest, package.schema, method),
-                submit=service.submit,
+                submit=service.entrance(method.name),
                 doc=method.doc,
             )
             for method, policy in zip(methods, policies, strict=True)

@@ -13,9 +13,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from itertools import count
 
-from insula.abi.contract import Entry
 from insula.calls import Call, Reply
 from insula.services.clock import Clock, Timer
+from insula.wasm.contract import Exchange
 
 _SWEEP_ABOVE = 64
 
@@ -23,11 +23,11 @@ _SWEEP_ABOVE = 64
 class Ticket:
     """One call that was not answered at once: what the caller holds (`pending`) and what runs for it (`running`)."""
 
-    __slots__ = ("call", "entry", "pending", "running", "since")
+    __slots__ = ("call", "exchange", "pending", "running", "since")
 
-    def __init__(self, call: Call, entry: Entry, pending: asyncio.Future[Reply], since: float) -> None:
+    def __init__(self, call: Call, exchange: Exchange, pending: asyncio.Future[Reply], since: float) -> None:
         self.call = call
-        self.entry = entry
+        self.exchange = exchange
         self.pending = pending
         self.since = since
         self.running: asyncio.Future[bytes] | None = None

@@ -2,9 +2,9 @@
 
 What retires an instance: a trap, an exit or a missed deadline (it is never entered again), the end of its service, and
 idleness. Idle instances form a stack, so the one used last is used next and those at the bottom are the ones nobody
-needs. While there are more instances than the minimum, the pool notes over each period of `idle_after` seconds how low
-the stack ever was: that many at the bottom were not touched in the whole period, and they are closed. An instance is so
-closed after one to two periods without work, and a call pays one comparison for it, not a look at the clock.
+needs. While there are more instances than the minimum, the pool looks after each period of `idle_after` seconds which
+ones at the bottom were not touched since the look before, and closes them. An instance is so closed after one to two
+periods without work, and a call pays a mark for it, not a look at the clock.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Pool:
     ) -> None:
         self.minimum = minimum
         self.maximum = maximum
-        self.idle: list[Instance] = []
-        self.busy = 0
+        self.idle: list[Instance] = []  # always this very list
+        self.living = 0
         self.starting = 0
         self._program = program
         self._idle_after = idle_after
@@ -44,13 +44,17 @@ class Pool:
         self._counts = counts
         self._ready = ready
         self._failed = failed
-        self._low = 0
         self._timer: Timer | None = None
         self._closed = False
 
     @property
+    def busy(self) -> int:
+        """Instances that somebody took and has not given back."""
+        return self.living - len(self.idle)
+
+    @property
     def total(self) -> int:
-        return len(self.idle) + self.busy + self.starting
+        return self.living + self.starting
 
     def start(self) -> None:
         """Starts one more instance; `ready` or `failed` follows, never before this returns."""
@@ -78,24 +82,24 @@ class Pool:
         if self._closed:
             instance.close()
         else:
-            self._rest(instance)
+            self.living += 1
+            instance.touched = True
+            self.idle.append(instance)
+            self._watch()
         self._ready()
 
     def take(self) -> Instance:
         """The idle instance that was used last; the caller has seen that there is one."""
-        idle = self.idle
-        instance = idle.pop()
-        if len(idle) < self._low:
-            self._low = len(idle)
-        self.busy += 1
+        instance = self.idle.pop()
+        instance.touched = True
         return instance
 
     def give(self, instance: Instance) -> None:
         """Takes a busy instance back: to be used again where it lives, to be closed where it does not."""
-        self.busy -= 1
         if instance.alive and not self._closed:
-            self._rest(instance)
+            self.idle.append(instance)
         else:
+            self.living -= 1
             instance.close()
 
     def close(self) -> None:
@@ -104,25 +108,28 @@ class Pool:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for instance in self.idle:
-            instance.close()
-        self.idle.clear()
-
-    def _rest(self, instance: Instance) -> None:
-        self.idle.append(instance)
-        if self._timer is None and self.total > self.minimum:
-            self._watch()
+        self._end(len(self.idle))
 
     def _watch(self) -> None:
-        self._low = len(self.idle)
-        self._timer = self._clock.call_later(self._idle_after, self._sweep)
+        if self._timer is None and self.total > self.minimum:
+            self._timer = self._clock.call_later(self._idle_after, self._sweep)
 
     def _sweep(self) -> None:
         self._timer = None
-        unused = max(0, min(self._low, self.total - self.minimum))
-        for instance in self.idle[:unused]:
-            instance.close()
-        del self.idle[:unused]
+        unused, most = 0, self.total - self.minimum
+        for instance in self.idle:
+            if instance.touched or unused >= most:
+                break
+            unused += 1
+        self._end(unused)
         self._counts.passivated += unused
-        if self.idle and self.total > self.minimum:
-            self._watch()
+        for instance in self.idle:
+            instance.touched = False
+        self._watch()
+
+    def _end(self, count: int) -> None:
+        """Closes so many at the bottom."""
+        self.living -= count
+        for instance in self.idle[:count]:
+            instance.close()
+        del self.idle[:count]

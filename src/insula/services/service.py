@@ -30,7 +30,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from insula.abi.contract import Abi, Entry
 from insula.calls import Call, Dispatcher, Pending, Reply, ServiceId
 from insula.errors import (
     CallerError,
@@ -48,9 +47,11 @@ from insula.services.mailbox import Mailbox, Ticket
 from insula.services.pool import Pool
 from insula.services.state import State, move
 from insula.services.supervisor import Supervisor
-from insula.wasm.contract import Instance, Program
+from insula.wasm.contract import Exchange, Instance, Program
 
 log = logging.getLogger("insula.services")
+
+_READY = State.READY
 
 #: How many waiting calls are handed to instances before the event loop gets its turn.
 _BATCH = 16
@@ -71,15 +72,14 @@ class ServiceOptions:
 class Service:
     """One deployed generation at work. Everything here runs on the event loop.
 
-    `methods` has an entry for each method; None for one that only a streaming gateway can call.
+    `methods` has for each method how it is called; None for one that only a streaming gateway can call.
     """
 
     def __init__(
         self,
         service_id: ServiceId,
         program: Program,
-        abi: Abi,
-        methods: Mapping[str, Entry | None],
+        methods: Mapping[str, Exchange | None],
         options: ServiceOptions = ServiceOptions(),
         *,
         clock: Clock | None = None,
@@ -92,8 +92,8 @@ class Service:
         self.successor: Dispatcher | None = None
         self.counts = Counts()
         self._run = program.run
-        self._exchange = abi.exchange
         self._methods = methods
+        self._entrances: dict[str, Callable[[Call], Reply | Pending]] = {}
         self._options = options
         self._clock = clock or LoopClock()
         self._supervisor = Supervisor(self._clock, jitter)
@@ -110,6 +110,7 @@ class Service:
             ready=self._started,
             failed=self._start_failed,
         )
+        self._idle = self._pool.idle
         self._changed: asyncio.Event | None = None
         self._retrying = False
         self._start_error: InsulaError | None = None
@@ -139,40 +140,53 @@ class Service:
 
     def submit(self, call: Call) -> Reply | Pending:
         """The reply, or a future of it, or InsulaError. Cancelling the future ends the call."""
-        self.counts.calls += 1
-        try:
-            if self.state is not State.READY:
-                if self.successor is not None:
-                    return self.successor.submit(call)
-                self._check_state()
-            entry = self._methods.get(call.method)
-            if entry is None:
-                raise self._no_such_method(call.method)
-            if call.path:
-                self._check_path(call)
-            pool = self._pool
-            if not pool.idle or self._queue:
-                return self._wait(call, entry)
-            instance = pool.take()
-            scope = Scope(self.id, call)
+        return self.entrance(call.method)(call)
+
+    def entrance(self, method: str) -> Callable[[Call], Reply | Pending]:
+        """`submit` for the calls of one method."""
+        entrance = self._entrances.get(method)
+        if entrance is None:
+            exchange = self._methods.get(method)
+            if exchange is None:
+                return self._refuse_method
+            entrance = self._entrances[method] = self._entrance(exchange)
+        return entrance
+
+    def _entrance(self, exchange: Exchange) -> Callable[[Call], Reply | Pending]:
+        counts, idle, queue, run, give, this = self.counts, self._idle, self._queue, self._run, self._pool.give, self.id
+
+        def submit(call: Call) -> Reply | Pending:
+            counts.calls += 1
             try:
-                result = self._run(instance, self._exchange(entry, call.payload), scope, call.deadline)
-            except Exception as error:
-                raise self._failed(instance, scope, error) from error
-            if isinstance(result, bytes):
-                if scope.iterators or not instance.alive:
+                if self.state is not _READY:
+                    if self.successor is not None:
+                        return self.successor.submit(call)
+                    self._check_state()
+                if call.path:
+                    self._check_path(call)
+                if queue or not idle:
+                    return self._wait(call, exchange)
+                instance = idle.pop()
+                instance.touched = True
+                scope = Scope(this, call)
+                try:
+                    result = run(instance, exchange, call.payload, scope, call.deadline)
+                except Exception as error:
+                    raise self._failed(instance, scope, error) from error
+                if not isinstance(result, bytes):
+                    ticket = self._ticket(call, exchange)
+                    self._follow(ticket, instance, scope, result)
+                    return ticket.pending
+                if scope.host_calls or not instance.alive:
                     self._leave(instance, scope)
-                else:
-                    pool.give(instance)
-                if scope.headers or scope.trailers:
                     return Reply(result, tuple(scope.headers), tuple(scope.trailers))
+                give(instance)
                 return Reply(result)
-            ticket = self._ticket(call, entry)
-            self._follow(ticket, instance, scope, result)
-            return ticket.pending
-        except InsulaError as error:
-            self.counts.failed(error.code)
-            raise
+            except InsulaError as error:
+                counts.failed(error.code)
+                raise
+
+        return submit
 
     def _check_state(self) -> None:
         if self.state is State.DEGRADED:
@@ -195,14 +209,21 @@ class Service:
                 hint="let fewer services call each other in a row",
             )
 
-    def _no_such_method(self, method: str) -> InsulaError:
-        if method in self._methods:
-            return CallerError(
-                f"{self.name}/{method} is a streaming method", code=Code.UNIMPLEMENTED, hint="it cannot be called once"
+    def _refuse_method(self, call: Call) -> Reply | Pending:
+        """`submit` for what is no method that can be called once."""
+        self.counts.calls += 1
+        if self.state is not _READY and self.successor is not None:
+            return self.successor.submit(call)
+        self.counts.failed(Code.UNIMPLEMENTED)
+        if call.method in self._methods:
+            raise CallerError(
+                f"{self.name}/{call.method} is a streaming method",
+                code=Code.UNIMPLEMENTED,
+                hint="it cannot be called once",
             )
-        return CallerError(f"{self.name} has no method {method[:80]!r}", code=Code.UNIMPLEMENTED)
+        raise CallerError(f"{self.name} has no method {call.method[:80]!r}", code=Code.UNIMPLEMENTED)
 
-    def _wait(self, call: Call, entry: Entry) -> Pending:
+    def _wait(self, call: Call, exchange: Exchange) -> Pending:
         if call.deadline <= self._clock.now():
             raise DeadlineError("the deadline passed before the call began")
         if self._waiting.full:
@@ -212,13 +233,13 @@ class Service:
                 hint="try again later; `limits` in okra.json says how many instances and waiting calls there may be",
                 retry_after=1.0,
             )
-        ticket = self._ticket(call, entry)
+        ticket = self._ticket(call, exchange)
         self._waiting.put(ticket)
         self._grow()
         return ticket.pending
 
-    def _ticket(self, call: Call, entry: Entry) -> Ticket:
-        ticket = Ticket(call, entry, asyncio.get_running_loop().create_future(), self._clock.now())
+    def _ticket(self, call: Call, exchange: Exchange) -> Ticket:
+        ticket = Ticket(call, exchange, asyncio.get_running_loop().create_future(), self._clock.now())
         ticket.pending.add_done_callback(partial(self._abandoned, ticket))
         return ticket
 
@@ -311,7 +332,7 @@ class Service:
         scope = Scope(self.id, ticket.call)
         call = ticket.call
         try:
-            result = self._run(instance, self._exchange(ticket.entry, call.payload), scope, call.deadline)
+            result = self._run(instance, ticket.exchange, call.payload, scope, call.deadline)
         except Exception as error:
             self._refuse(ticket, self._failed(instance, scope, error))
             return

@@ -1,7 +1,7 @@
 """What the engine promises to the rooms above, whichever engine it is. The same tests run over every implementation.
 
 An `Engine` compiles modules; a `Program` is one module linked to its host functions and limits, made once a deployed
-generation; an `Instance` is one live copy of it with one owner at a time. The work of a call is an `Exchange`: three
+generation; an `Instance` is one live copy of it with one owner at a time. How a method is called is an `Exchange`: three
 steps that an ABI describes and the engine runs, inline, in a thread or on a fiber. Nothing above this room knows which.
 """
 
@@ -23,10 +23,12 @@ class RefusalError(InsulaError):
 
 
 class Guest(Protocol):
-    """What an ABI sees of an instance. Every pointer and length is checked against the guest's memory here. `notes` is
-    the ABI's own to remember things by, one set an instance."""
+    """What an ABI sees of an instance. Every pointer and length is checked against the guest's memory here. `room_at` and
+    `room` are the ABI's own to remember a buffer by: where the guest keeps it, and how many bytes it holds (-1 until there
+    is one)."""
 
-    notes: dict[str, int]
+    room_at: int
+    room: int
 
     def has(self, export: str) -> bool:
         """Whether the module exports a function of this name."""
@@ -80,15 +82,15 @@ class HostImport:
 
 
 class Exchange(Protocol):
-    """One call of a guest: `begin` writes the input and gives the arguments of `export`; the engine runs `export`;
-    `finish` reads the result and frees what was allocated. All three raise InsulaError; after any but a RefusalError the
-    instance is not used again, so they need not tidy up. `pace` is shared by the calls of one method: what the engine
-    remembers of how long they take."""
+    """How one method of a guest is called; made at deploy, without anything of a call in it. `begin` writes the input and
+    gives the arguments of `export`, as unsigned numbers; the engine runs `export`; `finish` reads the result and frees what
+    was allocated. All three raise InsulaError; after any but a RefusalError the instance is not used again, so they need
+    not tidy up. `pace` is what the engine remembers of how long the calls take."""
 
     export: str
     pace: Pace
 
-    def begin(self, guest: Guest) -> tuple[int, ...]: ...
+    def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]: ...
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes: ...
 
@@ -125,9 +127,11 @@ class Module(Protocol):
 
 
 class Instance(Guest, Protocol):
-    """One live instance. After any trap, exit or missed deadline `alive` is False and it is never entered again."""
+    """One live instance. After any trap, exit or missed deadline `alive` is False and it is never entered again.
+    `touched` is for whoever keeps instances: whether it was used of late."""
 
     alive: bool
+    touched: bool
 
     def close(self) -> None:
         """Frees it; idempotent. An instance that a thread still runs is freed when that thread is done with it."""
@@ -139,13 +143,15 @@ class Program(Protocol):
     def instantiate(self) -> asyncio.Future[Instance]:
         """A new instance, its `_initialize` (where there is one) already run. Fails with InsulaError."""
 
-    def run(self, instance: Instance, exchange: Exchange, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
-        """Runs one exchange. `deadline` is of `time.monotonic()`. The answer comes no later than that, or DeadlineError,
-        even where the guest is deep in a loop or waits in a host call; then, and when the future is cancelled, the
-        instance is dead and its thread comes free as soon as the guest can be stopped. Other failures: GuestError for
-        a trap or an exit, LimitError for either with the memory at its limit, RefusalError, and whatever InsulaError a
-        host function raised. May raise at once: DeadlineError where the deadline has passed already, LimitError where
-        the engine has no room; the instance is as good as before."""
+    def run(
+        self, instance: Instance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
+    ) -> bytes | asyncio.Future[bytes]:
+        """Runs one exchange with this input. `deadline` is of `time.monotonic()`. The answer comes no later than that, or
+        DeadlineError, even where the guest is deep in a loop or waits in a host call; then, and when the future is
+        cancelled, the instance is dead and its thread comes free as soon as the guest can be stopped. Other failures:
+        GuestError for a trap or an exit, LimitError for either with the memory at its limit, RefusalError, and whatever
+        InsulaError a host function raised. May raise at once: DeadlineError where the deadline has passed already,
+        LimitError where the engine has no room; the instance is as good as before."""
 
     def close(self) -> None: ...
 

@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, Protocol
 
 from insula.errors import DeadlineError, InsulaError, LimitError, UnavailableError
@@ -163,7 +164,7 @@ class NativeProgram:
             try:
                 next(steps)
             except StopIteration:
-                pace.misses = 0
+                pace.in_time()
                 ready.set_result(instance)
                 return ready
             except BaseException as error:
@@ -179,38 +180,37 @@ class NativeProgram:
             job.follow()
         return job.future
 
-    def run(self, instance: Instance, exchange: Exchange, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
-        assert isinstance(instance, OwnedInstance)
-        if self._closed:
-            self._check_open()
+    def run(
+        self, instance: Any, exchange: Exchange, payload: bytes, scope: Any, deadline: float
+    ) -> bytes | asyncio.Future[bytes]:
         if instance.job is not None or not instance.alive:
+            self._check_open()
             raise InsulaError("this instance is in use, or was ended")
-        seconds = deadline - time.monotonic()
-        if seconds <= 0:
+        if deadline <= monotonic():
             raise DeadlineError("the deadline passed before the guest was called")
         pace = exchange.pace
-        if pace.slow:
-            return self._run_in_worker(instance, exchange, scope, deadline, seconds)
+        if not pace.unwatched:
+            if pace.slow:
+                return self._run_in_worker(instance, exchange, payload, scope, deadline)
+            pace.began = time.thread_time()
         ticker = self._ticker
         ticker.used = True
         if ticker.asleep:
             ticker.wake()
         instance.job = _INLINE
-        instance.inline = True
+        instance.scope = scope
+        instance.deadline = deadline
+        instance.pace = pace
         try:
-            instance.scope = scope
-            instance.deadline = deadline
-            instance.pace = pace
             if instance.epoch != ticker.epoch:
-                instance.enter(scope, deadline, pace)
-            if pace.misses:
-                pace.began = time.thread_time()
-            args = exchange.begin(instance)
-            if instance.launch(exchange.export, args):
-                answer = exchange.finish(instance, args, instance.result)
+                instance.enter()
+            args = exchange.begin(instance, payload)
+            result = instance.launch(exchange.export, args)
+            if result is not None:
+                answer = exchange.finish(instance, args, result)
                 instance.job = None
-                if pace.misses:
-                    pace.misses = 0
+                if not pace.unwatched:
+                    pace.in_time()
                 if not instance.alive:  # ended from within
                     instance.left()
                     self._schedule.free(instance)
@@ -220,7 +220,7 @@ class NativeProgram:
             raise
         except BaseException as error:
             raise self._ended(instance, error, _LATE) from None
-        job = self._job(instance, exchange, rest_steps(instance, exchange, args), seconds)
+        job = self._job(instance, exchange, rest_steps(instance, exchange, args), deadline)
         job.follow()
         return job.future
 
@@ -232,22 +232,25 @@ class NativeProgram:
         self._engine.programs.discard(self)
 
     def _run_in_worker(
-        self, instance: OwnedInstance, exchange: Exchange, scope: Any, deadline: float, seconds: float
+        self, instance: OwnedInstance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
     ) -> asyncio.Future[bytes]:
         self._schedule.workers.check_room()
-        instance.enter(scope, deadline, exchange.pace)
-        job = self._job(instance, exchange, run_steps(instance, exchange), seconds)
+        instance.scope = scope
+        instance.deadline = deadline
+        instance.pace = exchange.pace
+        instance.enter()
+        job = self._job(instance, exchange, run_steps(instance, exchange, payload), deadline)
         job.begin_in_worker()
         return job.future
 
-    def _job(self, instance: OwnedInstance, exchange: Exchange, steps: Any, seconds: float) -> Running[bytes]:
+    def _job(self, instance: OwnedInstance, exchange: Exchange, steps: Any, deadline: float) -> Running[bytes]:
         job: Running[bytes] = Running(
             self._schedule,
             self._lane,
             instance,
             steps,
             pace=exchange.pace,
-            seconds=seconds,
+            seconds=deadline - monotonic(),
             late=_LATE,
             left=instance.left,
         )

@@ -48,8 +48,8 @@ _MAX_NESTING = 8
 
 
 class LiveInstance(Cell):
-    """`inline`: it runs on the event loop. `deadline` (of `time.monotonic()`), `pace` and `scope` are those of the call
-    under way. `wait` is what the suspended guest waits for: seconds, or an awaitable."""
+    """`inline`: it runs on the event loop, as it does wherever no worker has it. `deadline` (of `time.monotonic()`), `pace`
+    and `scope` are those of the call under way. `wait` is what the suspended guest waits for: seconds, or an awaitable."""
 
     __slots__ = (
         *(
@@ -67,7 +67,7 @@ class LiveInstance(Cell):
             "_wasi",
             "_weight",
         ),
-        *("alive", "deadline", "epoch", "inline", "notes", "pace", "scope", "stopped", "wait"),
+        *("alive", "deadline", "epoch", "inline", "pace", "room", "room_at", "scope", "stopped", "touched", "wait"),
     )
 
     def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory) -> None:
@@ -76,7 +76,9 @@ class LiveInstance(Cell):
         self._weight = 0
         self.alive = True
         self.stopped = False
-        self.notes: dict[str, int] = {}
+        self.room_at = 0
+        self.room = -1
+        self.touched = False
         self.inline = True
         self.deadline = 0.0
         self.pace: Pace | None = None
@@ -101,12 +103,11 @@ class LiveInstance(Cell):
 
     def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
         end = pointer + size
-        if end > self._size or pointer < 0 or size < 0:
+        if not 0 <= pointer <= end <= self._size:
             self._check(pointer, size)
-        most = self._limit if limit is None else limit
-        if size > most:
+        if size > (self._limit if limit is None else limit):
             raise LimitError(
-                f"the guest gave {size} bytes; at most {most} are taken",
+                f"the guest gave {size} bytes; at most {self._limit if limit is None else limit} are taken",
                 reason="output_limit",
                 hint="raise limits.output_mb of the package, or answer in parts",
             )
@@ -118,11 +119,9 @@ class LiveInstance(Cell):
 
     # Its life
 
-    def enter(self, scope: Any, deadline: float, pace: Pace | None) -> None:
-        """Makes ready for one call. In the very epoch of the call before, only the three have to be set."""
-        self.scope = scope
-        self.deadline = deadline
-        self.pace = pace
+    def enter(self) -> None:
+        """Makes ready for one call, of which `scope`, `deadline` and `pace` are set. In the very epoch of the call before
+        that is enough."""
         self.epoch = self._ticker.epoch
         self._entered_with = size = self.size()
         if size != self._weight:

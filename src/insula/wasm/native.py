@@ -20,6 +20,8 @@ What would kill the process, and what holds it off
 from __future__ import annotations
 
 import ctypes
+import functools
+import struct
 from collections.abc import Callable, Sequence
 from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any, NamedTuple
@@ -42,6 +44,7 @@ _NO_TIME = c_uint64(0)
 
 _KINDS = {"i32": 0, "i64": 1}
 _MASKS = {"i32": 0xFFFFFFFF, "i64": 0xFFFFFFFFFFFFFFFF}
+_COUNTS = tuple(c_size_t(n) for n in range(ROOM + 1))
 _CONTINUE, _YIELD = 0, 1
 _READ_WRITE = 0x200
 _FUNC, _MEMORY = 0, 3
@@ -247,21 +250,51 @@ def _types(kinds: Sequence[str]) -> list[wasmtime.ValType]:
     return [wasmtime.ValType.i32() if kind == "i32" else wasmtime.ValType.i64() for kind in kinds]
 
 
+@functools.cache
+def _filler(params: tuple[str, ...]) -> Callable[..., None]:
+    """What lays arguments out as values of the C API: 32 bytes each, the kind in the first, the number in the second 8."""
+    fill = struct.Struct("=" + "8xQ16x" * len(params)).pack_into
+    others = [(4 * n, _KINDS[kind]) for n, kind in enumerate(params) if _KINDS[kind]]
+    if not others:
+        return fill
+
+    def fill_and_tell(values: Any, at: int, *args: int) -> None:
+        fill(values, at, *args)
+        for n, kind in others:
+            values[n] = kind
+
+    return fill_and_tell
+
+
+@functools.cache
+def _raw_filler(count: int) -> Callable[..., None]:
+    """What lays arguments out raw: 16 bytes each."""
+    return struct.Struct("=" + "Q8x" * count).pack_into
+
+
+#: Out of a cell's `_out`: trap, error, and the number of the first result.
+_outcome = struct.Struct("=QQ8xQ").unpack_from
+
+
 class _Entry:
-    """An export that can be entered. `plain`: every parameter is an i32. `mask` is of its result; 0 where it has none, or
-    more than one."""
+    """An export that can be entered, with all that this takes, made once: `fill` and `fill_raw` write its arguments, and
+    `whole` and `raw` are what `wasmtime_func_call_async` and `wasmtime_func_call_unchecked` are called with. `mask` is of
+    its result; 0 where it has none, or more than one."""
 
-    __slots__ = ("count", "kinds", "mask", "params", "plain", "pointer", "results", "struct")
+    __slots__ = ("fill", "fill_raw", "function", "mask", "raw", "whole")
 
-    def __init__(self, struct: Any, signature: Signature) -> None:
-        self.struct = struct
-        self.pointer = byref(struct)
-        self.kinds = tuple(_KINDS[kind] for kind in signature.params)
-        self.params = len(self.kinds)
-        self.plain = not any(self.kinds)
-        self.count = c_size_t(self.params)
-        self.results = c_size_t(len(signature.results))
-        self.mask = _MASKS.get(signature.results[0], 0) if len(signature.results) == 1 else 0
+    def __init__(self, function: Any, signature: Signature, cell: Cell) -> None:
+        self.function = function  # kept, since the two below have only its address
+        pointer, context = byref(function), cell._context
+        count, results = len(signature.params), signature.results
+        self.fill = _filler(signature.params)
+        self.fill_raw = _raw_filler(count)
+        self.mask = _MASKS.get(results[0], 0) if len(results) == 1 else 0
+        ends = cell._trap, cell._error
+        self.whole = (
+            context, pointer, cell._arguments, _COUNTS[count], cell._results, _COUNTS[len(results)], *ends,
+        )  # fmt: skip
+        self.raw = (context, pointer, cell._raw, _COUNTS[ROOM], cell._trap)
 
 
 class Cell:
@@ -273,9 +306,9 @@ class Cell:
     """
 
     __slots__ = (
-        *("_arguments", "_context", "_entries", "_error", "_extern", "_future", "_instance", "_memory", "_plain"),
-        *("_raw", "_raw_pointer", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
-        *("_wide", "_ends", "_entered", "failure", "helpers", "lost", "reply", "result", "template", "yields"),
+        *("_arguments", "_context", "_entered", "_entries", "_error", "_future", "_instance", "_memory", "_out"),
+        *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
+        *("failure", "helpers", "lost", "reply", "template", "yields"),
     )
 
     def __init__(self, template: Template) -> None:
@@ -285,7 +318,6 @@ class Cell:
         self.depth = 0
         self.helpers = 0
         self.lost = True
-        self.result = 0
         self.reply: tuple[Any, tuple[int, ...], Any] | None = None
         self._store: wasmtime.Store | None
         store = self._store = wasmtime.Store(machine().engine)
@@ -308,14 +340,9 @@ class Cell:
         self._size = 0
         # A value of the C API is 32 bytes, its kind in the first; a raw one is 16.
         self._arguments = (c_uint64 * (4 * ROOM))()
-        self._results = (c_uint64 * (4 * ROOM))()
         self._raw = (c_uint64 * (2 * ROOM))()
-        self._ends = (c_uint64 * 2)()
-        self._raw_pointer = byref(self._raw)
-        self._trap = byref(self._ends)
-        self._error = byref(self._ends, 8)
-        self._wide = c_size_t(ROOM)
-        self._plain = True
+        self._out = (c_uint64 * (2 + 4 * ROOM))()  # the trap, the error, the results
+        self._trap, self._error, self._results = byref(self._out), byref(self._out, 8), byref(self._out, 16)
         _cells[self.context] = self
 
     # Ways in
@@ -328,95 +355,75 @@ class Cell:
             self.template.pointer, self._context, byref(self._instance), self._trap, self._error
         )
 
-    def launch(self, export: str, args: tuple[int, ...]) -> bool:
+    def launch(self, export: str, args: tuple[int, ...]) -> int | None:
         """Enters an export on a fiber and polls once; `slice` was called before. As `poll`."""
         entry = self._entries.get(export) or self._entry(export)
-        if len(args) != entry.params:
-            raise GuestError(f"the guest's {export} takes {entry.params} arguments")
-        values = self._arguments
-        if not (entry.plain and self._plain):
-            self._shape(entry.kinds)
-        at = 1
-        for arg in args:
-            values[at] = arg
-            at += 4
+        try:
+            entry.fill(self._arguments, 0, *args)
+        except struct.error:
+            raise self._wrong_count(export) from None
         self.yields = True
-        future = _call_async(
-            self._context, entry.pointer, values, entry.count, self._results, entry.results, self._trap, self._error
-        )
+        future = _call_async(*entry.whole)
         if not _poll(future):
             self._entered = entry
             self._future = future
-            return False
+            return None
         self.yields = False
         _delete_done(future)
-        ends = self._ends
-        if ends[0] or ends[1]:
+        trap, error, result = _outcome(self._out)
+        if trap or error:
             raise self._end()
-        self.result = self._results[1] & entry.mask
-        return True
+        given: int = result & entry.mask
+        return given
 
-    def poll(self) -> bool:
-        """Goes on; whether the guest is done, and `result` set. Raises its end where that was a trap."""
+    def poll(self) -> int | None:
+        """Goes on. What the guest gave (0 where it gives nothing) once it is done, None before. Raises its end where that
+        was a trap."""
         if not _poll(self._future):
-            return False
+            return None
         self.yields = False
         future, self._future = self._future, 0
         _delete_done(future)
-        ends = self._ends
-        if ends[0] or ends[1]:
+        trap, error, result = _outcome(self._out)
+        if trap or error:
             raise self._end()
         entry = self._entered
-        self.result = self._results[1] & entry.mask if entry is not None else 0
-        return True
+        return result & entry.mask if entry is not None else 0
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small export to its end, here and now; its result, or 0 where it has none."""
         entry = self._entries.get(export) or self._entry(export)
-        if len(args) != entry.params:
-            raise GuestError(f"the guest's {export} takes {entry.params} arguments")
-        if self.template.waits:
-            return self._call_on_fiber(export, entry, args)
         self.helpers += 1
-        raw = self._raw
-        at = 0
-        for arg in args:
-            raw[at] = arg
-            at += 2
-        error = _call_raw(self._context, entry.pointer, self._raw_pointer, self._wide, self._trap)
-        if error or self._ends[0]:
-            self._ends[1] = error or 0
+        try:
+            if self.template.waits:
+                return self._call_on_fiber(export, entry, args)
+            entry.fill_raw(self._raw, 0, *args)
+        except struct.error:
+            raise self._wrong_count(export) from None
+        error = _call_raw(*entry.raw)
+        out = self._out
+        if error or out[0]:
+            out[1] = error or 0
             raise self._end()
-        return raw[0] & entry.mask
+        return self._raw[0] & entry.mask
 
     def _call_on_fiber(self, export: str, entry: _Entry, args: tuple[int, ...]) -> int:
         """A small export of a module that could come to an import that waits: a fiber, perhaps upon a fiber. It never
         yields, and what waits is refused, so that one poll is enough."""
-        self.helpers += 1
-        values = self._arguments
-        if not (entry.plain and self._plain):
-            self._shape(entry.kinds)
-        at = 1
-        for arg in args:
-            values[at] = arg
-            at += 4
-        future = _call_async(
-            self._context, entry.pointer, values, entry.count, self._results, entry.results, self._trap, self._error
-        )
+        entry.fill(self._arguments, 0, *args)
+        future = _call_async(*entry.whole)
+        out = self._out
         if not _poll(future):
             _delete_suspended(future)
-            self._ends[0] = self._ends[1] = 0
+            out[0] = out[1] = 0
             raise GuestError(f"the guest's {export} waits, which a helper export may not")
         _delete_done(future)
-        if self._ends[0] or self._ends[1]:
+        if out[0] or out[1]:
             raise self._end()
-        return self._results[1] & entry.mask
+        return out[3] & entry.mask
 
-    def _shape(self, kinds: tuple[int, ...]) -> None:
-        """Says of what kind each argument is; as they are laid out, all are i32."""
-        for n, kind in enumerate(kinds):
-            self._arguments[4 * n] = kind
-        self._plain = False
+    def _wrong_count(self, export: str) -> GuestError:
+        return GuestError(f"the guest's {export} takes {len(self.template.exports[export].params)} arguments")
 
     def slice(self) -> None:
         """Gives the guest a new slice of time from now on."""
@@ -454,8 +461,9 @@ class Cell:
 
     def _end(self) -> BaseException:
         """Why the guest ended: what a callback raised, else wasmtime's trap or error. Both ends are freed."""
-        trap, error = self._ends[0], self._ends[1]
-        self._ends[0] = self._ends[1] = 0
+        out = self._out
+        trap, error = out[0], out[1]
+        out[0] = out[1] = 0
         if self.failure is None:
             if trap:
                 return wasmtime.Trap._from_ptr(ctypes.cast(c_void_p(trap), POINTER(bindings.wasm_trap_t)))
@@ -495,7 +503,7 @@ class Cell:
     def peek(self, pointer: int, size: int) -> bytes:
         """A copy of guest memory; OutOfBoundsError."""
         end = pointer + size
-        if end > self._size or pointer < 0 or size < 0:
+        if not 0 <= pointer <= end <= self._size:
             self._check(pointer, size)
         return self._view[pointer:end].tobytes()
 
@@ -528,7 +536,7 @@ class Cell:
         found = self._export(export)
         if found is None or found.kind != _FUNC or (not kinds and signature != Signature()):
             raise GuestError(f"the guest exports no function {export}")
-        entry = self._entries[export] = _Entry(found.of.func, signature)
+        entry = self._entries[export] = _Entry(found.of.func, signature, self)
         return entry
 
     def _export(self, name: str) -> Any:
@@ -546,8 +554,7 @@ class Cell:
         if self._future:
             future, self._future = self._future, 0
             _delete_suspended(future)
-            ends = self._ends
-            if ends[0] or ends[1]:
+            if self._out[0] or self._out[1]:
                 self._end()
         self._view = memoryview(b"")
         self._size = 0

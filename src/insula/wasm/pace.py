@@ -28,13 +28,14 @@ _FORGIVEN = 60.0
 
 
 class Pace:
-    """One a method. Belongs to the event loop; the fields are plain, for the sake of the hot path: `slow`; `misses`, which
-    the next call that is done in time sets to 0; `began`, the thread's processor time when a call of a watched method
-    began."""
+    """One a method. Belongs to the event loop; the fields are plain, for the sake of the hot path: `unwatched`, while the
+    method is neither slow nor has missed a slice; `slow`; `misses`, until the next call that is done in time; `began`, the
+    thread's processor time when a call of a watched method began."""
 
-    __slots__ = ("_clock", "_needs", "_quick", "_slow_at", "began", "misses", "slow")
+    __slots__ = ("_clock", "_needs", "_quick", "_slow_at", "began", "misses", "slow", "unwatched")
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.unwatched = True
         self.slow = False
         self.misses = 0
         self.began = 0.0
@@ -43,11 +44,17 @@ class Pace:
         self._slow_at = 0.0
         self._clock = clock
 
+    def in_time(self) -> None:
+        """A call was done within its slice on the loop."""
+        self.misses = 0
+        self.unwatched = not self.slow
+
     def missed(self, spent: float) -> None:
         """A call was not done within its slice on the loop, of which it spent so much processor time (s)."""
         if self.misses and spent < SPENT:
             return
         self.misses += 1
+        self.unwatched = False
         if not self.slow and self.misses > PATIENCE:
             self._slow_down(FEW)
 
@@ -65,7 +72,7 @@ class Pace:
         self._quick += 1
         if self._quick >= self._needs:
             self.slow = False
-            self.misses = 0
+            self.in_time()
 
     def _slow_down(self, least: int) -> None:
         now = self._clock()
@@ -74,3 +81,4 @@ class Pace:
         self._slow_at = now
         self._quick = 0
         self.slow = True
+        self.unwatched = False

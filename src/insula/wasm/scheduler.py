@@ -170,7 +170,6 @@ class Running(Generic[T]):
     def _poll_here(self) -> _Outcome:
         instance = self._instance
         self._schedule.tick()
-        instance.inline = True
         instance.slice()
         if self._pace.misses:
             self._pace.began = time.thread_time()
@@ -179,7 +178,7 @@ class Running(Generic[T]):
     def _follow(self, outcome: _Outcome, *, here: bool) -> None:
         if outcome.over:
             if here and not self._missed:
-                self._pace.misses = 0
+                self._pace.in_time()
             self._leave(outcome)
         elif self.future.done():  # stopped while it was being polled
             self._instance.stop()
@@ -242,6 +241,7 @@ class Running(Generic[T]):
 
     def _returned(self, outcome: _Outcome) -> None:
         self._in_worker = False
+        self._instance.inline = True
         self._schedule.workers.done(self._lane)
         if self._fresh:
             if outcome.polls == int(self._instance.wait is not None):
@@ -311,32 +311,32 @@ class Running(Generic[T]):
 def start_steps(instance: LiveInstance) -> Steps[LiveInstance]:
     """Makes the instance and runs its `_initialize`."""
     instance.instantiate()
-    while not instance.poll():
+    while instance.poll() is None:
         yield
     instance.find_exports()
-    instance.enter(None, instance.deadline, None)
-    if instance.has("_initialize") and not instance.launch("_initialize", ()):
+    instance.enter()
+    if instance.has("_initialize") and instance.launch("_initialize", ()) is None:
         yield
-        while not instance.poll():
+        while instance.poll() is None:
             yield
     return instance
 
 
-def run_steps(instance: LiveInstance, exchange: Exchange) -> Steps[bytes]:
+def run_steps(instance: LiveInstance, exchange: Exchange, payload: bytes) -> Steps[bytes]:
     """A whole exchange."""
-    args = exchange.begin(instance)
-    if not instance.launch(exchange.export, args):
+    args = exchange.begin(instance, payload)
+    result = instance.launch(exchange.export, args)
+    while result is None:
         yield
-        while not instance.poll():
-            yield
-    return exchange.finish(instance, args, instance.result)
+        result = instance.poll()
+    return exchange.finish(instance, args, result)
 
 
 def rest_steps(instance: LiveInstance, exchange: Exchange, args: tuple[int, ...]) -> Steps[bytes]:
     """What is left of an exchange whose export was entered."""
-    while not instance.poll():
+    while (result := instance.poll()) is None:
         yield
-    return exchange.finish(instance, args, instance.result)
+    return exchange.finish(instance, args, result)
 
 
 def _raising(error: Exception) -> Callable[[], bytes]:

@@ -55,7 +55,9 @@ class ThreadInstance:
 
     def __init__(self, blueprint: Blueprint, line: Line) -> None:
         self.alive = True
-        self.notes: dict[str, int] = {}
+        self.touched = False
+        self.room_at = 0
+        self.room = -1
         self.line = line
         self._blueprint = blueprint
         self._signatures: Mapping[str, Signature] = blueprint.code.exports
@@ -84,12 +86,12 @@ class ThreadInstance:
             self.alive = False
             raise self._error(error) from None
 
-    def run(self, exchange: Exchange, scope: Any) -> bytes:
+    def run(self, exchange: Exchange, payload: bytes, scope: Any) -> bytes:
         """Runs one exchange. InsulaError, StoppedError."""
         self._scope = scope
         try:
             self._entered_with = self._size()
-            args = exchange.begin(self)
+            args = exchange.begin(self, payload)
             self._may_wait = True
             result = self.call(exchange.export, *args)
             self._may_wait = False

@@ -111,7 +111,9 @@ class ThreadProgram:
         seconds = self._blueprint.limits.start_timeout
         return instance.enter(start, seconds, f"the guest did not start within {seconds:g} s")
 
-    def run(self, instance: Instance, exchange: Exchange, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
+    def run(
+        self, instance: Instance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
+    ) -> bytes | asyncio.Future[bytes]:
         self._check_open()
         assert isinstance(instance, OwnedInstance)
         if instance.job is not None or not instance.alive:
@@ -121,7 +123,7 @@ class ThreadProgram:
             raise DeadlineError("the deadline passed before the guest was called")
         self._engine.workers.check_room()
         entry = instance.run
-        return instance.enter(lambda: entry(exchange, scope), seconds, "the guest did not answer in time")
+        return instance.enter(lambda: entry(exchange, payload, scope), seconds, "the guest did not answer in time")
 
     def close(self) -> None:
         """Ends every instance; calls under way fail with UnavailableError. Idempotent."""

@@ -239,12 +239,13 @@ async def together(engine: NativeEngine, folder: Path, rounds: int) -> None:
 async def fresh(engine: NativeEngine, folder: Path) -> None:
     """The fourth section."""
     made = await make(engine, folder)
+    run = made.program.runner(made.exchange)
     process = psutil.Process()
 
     async def some(count: int) -> int:
         for _ in range(count):
             instance = await made.instance()
-            answer = made.program.run(instance, made.exchange, BODY, None, time.monotonic() + 60)
+            answer = run(instance, BODY, None, time.monotonic() + 60)
             if not isinstance(answer, bytes):
                 await answer
             instance.close()

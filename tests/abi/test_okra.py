@@ -185,7 +185,7 @@ async def test_one_call(engine: Engine) -> None:
 
     async def call(number: int, payload: bytes = b"{}") -> bytes:
         exchange = ABI.exchange(rig.module.exports, "m", number)
-        answer = rig.program.run(instance, exchange, payload, None, time.monotonic() + 10)
+        answer = rig.program.runner(exchange)(instance, payload, None, time.monotonic() + 10)
         return answer if isinstance(answer, bytes) else await answer
 
     assert await call(0, b'{"a":1}') == b'{"a":1}'
@@ -250,7 +250,7 @@ async def host_calls(engine: Engine, method: str, payload: bytes = b"{}") -> tup
     program = engine.link(module, offered, Limits(), WasiOptions())
     instance = await program.instantiate()
     exchange = ABI.exchange(module.exports, method, 0)
-    answer = program.run(instance, exchange, payload, None, time.monotonic() + 10)
+    answer = program.runner(exchange)(instance, payload, None, time.monotonic() + 10)
     return (answer if isinstance(answer, bytes) else await answer), seen
 
 

@@ -8,13 +8,14 @@ call at its deadline by the clock it is given, and counts what lives, so that a 
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from insula.errors import DeadlineError, GuestError, InsulaError
-from insula.wasm.contract import Exchange, Guest, Instance, RefusalError
+from insula.wasm.contract import Exchange, Guest, Instance, RefusalError, Runner
 from insula.wasm.pace import Pace
 
 Behaviour = Callable[["MemoryInstance", Any, str, bytes], "bytes | Awaitable[bytes]"]
@@ -127,8 +128,11 @@ class MemoryProgram:
         self.living += 1
         return instance
 
-    def run(
-        self, instance: Instance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
+    def runner(self, exchange: Exchange) -> Runner:
+        return functools.partial(self._run, exchange)
+
+    def _run(
+        self, exchange: Exchange, instance: Instance, payload: bytes, scope: Any, deadline: float
     ) -> bytes | asyncio.Future[bytes]:
         assert isinstance(instance, MemoryInstance)
         assert isinstance(exchange, MemoryExchange)
@@ -188,6 +192,7 @@ class MemoryProgram:
 
 class MemoryExchange:
     export = "call"
+    number = None
 
     def __init__(self, method: str) -> None:
         self.method = method

@@ -7,13 +7,18 @@ from hypothesis import strategies as st
 
 from insula.calls import Call, ServiceId
 from insula.services.mailbox import Mailbox, Ticket
-from tests.services.program import ManualClock, MemoryExchange
+from tests.services.program import ManualClock, MemoryExchange, MemoryProgram
 
 ID = ServiceId("shop", "Orders", "v1")
 
 
 def ticket(deadline: float, loop: asyncio.AbstractEventLoop) -> Ticket:
-    return Ticket(Call(ID, "work", b"", deadline), MemoryExchange("work"), loop.create_future(), 0.0)
+    return Ticket(
+        Call(ID, "work", b"", deadline),
+        MemoryProgram(lambda *_: b"").runner(MemoryExchange("work")),
+        loop.create_future(),
+        0.0,
+    )
 
 
 @given(

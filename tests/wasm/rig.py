@@ -10,13 +10,13 @@ from typing import Any
 from insula.abi.okra import OkraAbi
 from insula.wasm.contract import (
     Engine,
-    Exchange,
     Guest,
     HostImport,
     Instance,
     Limits,
     Module,
     Program,
+    Runner,
     Signature,
     WasiOptions,
 )
@@ -34,7 +34,7 @@ class Rig:
         self.lines: list[tuple[int, bytes]] = []
         self.answer: Any = lambda scope, request: request
         self.abi = OkraAbi()
-        self.exchanges: dict[str, Exchange] = {}
+        self.runners: dict[str, Runner] = {}
         self.abi.check(module.exports, module.has_memory)
         self.program = self.link(limits)
 
@@ -57,10 +57,10 @@ class Rig:
     def start(
         self, instance: Instance, method: str, payload: bytes = b"{}", *, within: float = 10.0, scope: Any = None
     ) -> bytes | asyncio.Future[bytes]:
-        exchange = self.exchanges.get(method)
-        if exchange is None:
-            exchange = self.exchanges[method] = self.abi.exchange(self.module.exports, method, 0)
-        return self.program.run(instance, exchange, payload, scope, time.monotonic() + within)
+        run = self.runners.get(method)
+        if run is None:
+            run = self.runners[method] = self.program.runner(self.abi.exchange(self.module.exports, method, 0))
+        return run(instance, payload, scope, time.monotonic() + within)
 
     async def on_instance(
         self, instance: Instance, method: str, payload: bytes = b"{}", *, within: float = 10.0, scope: Any = None

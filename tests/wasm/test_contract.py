@@ -29,6 +29,7 @@ class Steps:
 
     def __init__(self, export: str, *args: int) -> None:
         self.export = export
+        self.number = None
         self.pace = Pace()
         self._args = args
 
@@ -422,7 +423,7 @@ async def test_a_helper_export_may_not_wait(engine: Engine, where: str) -> None:
 
 async def run(program: Any, steps: Steps) -> bytes:
     instance = await program.instantiate()
-    answer = program.run(instance, steps, b"", None, time.monotonic() + 5)
+    answer = program.runner(steps)(instance, b"", None, time.monotonic() + 5)
     try:
         return answer if isinstance(answer, bytes) else await answer
     finally:

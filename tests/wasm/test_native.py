@@ -39,7 +39,7 @@ async def program(engine: Engine, text: str, *imports: HostImport, limits: Limit
 async def run(made: Program, exchange: Exchange, *, within: float = 5.0) -> bytes:
     instance = await made.instantiate()
     try:
-        answer = made.run(instance, exchange, b"", None, time.monotonic() + within)
+        answer = made.runner(exchange)(instance, b"", None, time.monotonic() + within)
         return answer if isinstance(answer, bytes) else await answer
     finally:
         instance.close()
@@ -166,7 +166,7 @@ async def test_a_guest_that_no_clock_was_set_for_runs_all_the_same(engine: Engin
     )
     instance = await made.instantiate()
     for _ in range(3):  # the epoch moves on: an old deadline would be over
-        answer = made.run(instance, Steps("go"), b"", None, time.monotonic() + 5)
+        answer = made.runner(Steps("go"))(instance, b"", None, time.monotonic() + 5)
         assert (answer if isinstance(answer, bytes) else await answer) == b"1"
         await asyncio.sleep(0.03)
     instance.close()
@@ -183,7 +183,7 @@ async def test_a_helper_that_never_ends_does_not_hold_the_loop(engine: Engine, w
     assert steps.pace.slow
     assert isinstance(engine, NativeEngine)
     instance = await made.instantiate()
-    call = made.run(instance, steps, b"", None, time.monotonic() + 0.2)  # in a worker now
+    call = made.runner(steps)(instance, b"", None, time.monotonic() + 0.2)  # in a worker now
     assert not isinstance(call, bytes)
     with pytest.raises(InsulaError, match="in time"):
         await call

@@ -96,10 +96,11 @@ class OkraAbi:
 class _SixCalls:
     """allocate x 2, handle_request, deallocate x 3."""
 
-    __slots__ = ("_method", "export", "pace")
+    __slots__ = ("_method", "export", "number", "pace")
 
     def __init__(self, method: bytes) -> None:
         self.export = "handle_request"
+        self.number = None
         self.pace = Pace()
         self._method = method
 
@@ -130,12 +131,12 @@ class _SixCalls:
 class _OneCall:
     """`insula_call` on a buffer that the guest keeps."""
 
-    __slots__ = ("_number", "export", "pace")
+    __slots__ = ("export", "number", "pace")
 
     def __init__(self, number: int) -> None:
         self.export = "insula_call"
         self.pace = Pace()
-        self._number = number
+        self.number = number
 
     def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
         length = len(payload)
@@ -144,7 +145,7 @@ class _OneCall:
             guest.room_at = _memory(guest, "insula_input", size)
             guest.room = size
         guest.write(guest.room_at, payload)
-        return self._number, length
+        return self.number, length
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:  # noqa: ARG002
         if 0 < result < _IS_ERROR:

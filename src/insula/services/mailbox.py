@@ -15,7 +15,7 @@ from itertools import count
 
 from insula.calls import Call, Reply
 from insula.services.clock import Clock, Timer
-from insula.wasm.contract import Exchange
+from insula.wasm.contract import Runner
 
 _SWEEP_ABOVE = 64
 
@@ -23,11 +23,11 @@ _SWEEP_ABOVE = 64
 class Ticket:
     """One call that was not answered at once: what the caller holds (`pending`) and what runs for it (`running`)."""
 
-    __slots__ = ("call", "exchange", "pending", "running", "since")
+    __slots__ = ("call", "pending", "run", "running", "since")
 
-    def __init__(self, call: Call, exchange: Exchange, pending: asyncio.Future[Reply], since: float) -> None:
+    def __init__(self, call: Call, run: Runner, pending: asyncio.Future[Reply], since: float) -> None:
         self.call = call
-        self.exchange = exchange
+        self.run = run
         self.pending = pending
         self.since = since
         self.running: asyncio.Future[bytes] | None = None

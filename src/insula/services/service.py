@@ -47,7 +47,7 @@ from insula.services.mailbox import Mailbox, Ticket
 from insula.services.pool import Pool
 from insula.services.state import State, move
 from insula.services.supervisor import Supervisor
-from insula.wasm.contract import Exchange, Instance, Program
+from insula.wasm.contract import Exchange, Instance, Program, Runner
 
 log = logging.getLogger("insula.services")
 
@@ -91,7 +91,7 @@ class Service:
         self.last_error: str | None = None
         self.successor: Dispatcher | None = None
         self.counts = Counts()
-        self._run = program.run
+        self._runner = program.runner
         self._methods = methods
         self._entrances: dict[str, Callable[[Call], Reply | Pending]] = {}
         self._options = options
@@ -153,7 +153,14 @@ class Service:
         return entrance
 
     def _entrance(self, exchange: Exchange) -> Callable[[Call], Reply | Pending]:
-        counts, idle, queue, run, give, this = self.counts, self._idle, self._queue, self._run, self._pool.give, self.id
+        counts, idle, queue, run, give, this = (
+            self.counts,
+            self._idle,
+            self._queue,
+            self._runner(exchange),
+            self._pool.give,
+            self.id,
+        )
 
         def submit(call: Call) -> Reply | Pending:
             counts.calls += 1
@@ -165,16 +172,16 @@ class Service:
                 if call.path:
                     self._check_path(call)
                 if queue or not idle:
-                    return self._wait(call, exchange)
+                    return self._wait(call, run)
                 instance = idle.pop()
                 instance.touched = True
                 scope = Scope(this, call)
                 try:
-                    result = run(instance, exchange, call.payload, scope, call.deadline)
+                    result = run(instance, call.payload, scope, call.deadline)
                 except Exception as error:
                     raise self._failed(instance, scope, error) from error
                 if not isinstance(result, bytes):
-                    ticket = self._ticket(call, exchange)
+                    ticket = self._ticket(call, run)
                     self._follow(ticket, instance, scope, result)
                     return ticket.pending
                 if scope.host_calls or not instance.alive:
@@ -223,7 +230,7 @@ class Service:
             )
         raise CallerError(f"{self.name} has no method {call.method[:80]!r}", code=Code.UNIMPLEMENTED)
 
-    def _wait(self, call: Call, exchange: Exchange) -> Pending:
+    def _wait(self, call: Call, run: Runner) -> Pending:
         if call.deadline <= self._clock.now():
             raise DeadlineError("the deadline passed before the call began")
         if self._waiting.full:
@@ -233,13 +240,13 @@ class Service:
                 hint="try again later; `limits` in okra.json says how many instances and waiting calls there may be",
                 retry_after=1.0,
             )
-        ticket = self._ticket(call, exchange)
+        ticket = self._ticket(call, run)
         self._waiting.put(ticket)
         self._grow()
         return ticket.pending
 
-    def _ticket(self, call: Call, exchange: Exchange) -> Ticket:
-        ticket = Ticket(call, exchange, asyncio.get_running_loop().create_future(), self._clock.now())
+    def _ticket(self, call: Call, run: Runner) -> Ticket:
+        ticket = Ticket(call, run, asyncio.get_running_loop().create_future(), self._clock.now())
         ticket.pending.add_done_callback(partial(self._abandoned, ticket))
         return ticket
 
@@ -332,7 +339,7 @@ class Service:
         scope = Scope(self.id, ticket.call)
         call = ticket.call
         try:
-            result = self._run(instance, ticket.exchange, call.payload, scope, call.deadline)
+            result = ticket.run(instance, call.payload, scope, call.deadline)
         except Exception as error:
             self._refuse(ticket, self._failed(instance, scope, error))
             return

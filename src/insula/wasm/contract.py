@@ -85,10 +85,17 @@ class Exchange(Protocol):
     """How one method of a guest is called; made at deploy, without anything of a call in it. `begin` writes the input and
     gives the arguments of `export`, as unsigned numbers; the engine runs `export`; `finish` reads the result and frees what
     was allocated. All three raise InsulaError; after any but a RefusalError the instance is not used again, so they need
-    not tidy up. `pace` is what the engine remembers of how long the calls take."""
+    not tidy up. `pace` is what the engine remembers of how long the calls take.
+
+    `number`, where it is one, says that the exchange is of the plainest sort, and that the engine may go the short way: to
+    write an input that the guest's `room` holds there, call `export` with this number and the input's length, and read the
+    output where the result says (pointer in the upper half, length in the lower), unless that is 0 or has bit 63 set."""
 
     export: str
     pace: Pace
+
+    @property
+    def number(self) -> int | None: ...
 
     def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]: ...
 
@@ -137,21 +144,23 @@ class Instance(Guest, Protocol):
         """Frees it; idempotent. An instance that a thread still runs is freed when that thread is done with it."""
 
 
+#: See `Program.runner`.
+Runner: TypeAlias = Callable[["Instance", bytes, Any, float], "bytes | asyncio.Future[bytes]"]
+
+
 class Program(Protocol):
     """A module with its host functions, WASI and limits: what instances are made of."""
 
     def instantiate(self) -> asyncio.Future[Instance]:
         """A new instance, its `_initialize` (where there is one) already run. Fails with InsulaError."""
 
-    def run(
-        self, instance: Instance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
-    ) -> bytes | asyncio.Future[bytes]:
-        """Runs one exchange with this input. `deadline` is of `time.monotonic()`. The answer comes no later than that, or
-        DeadlineError, even where the guest is deep in a loop or waits in a host call; then, and when the future is
-        cancelled, the instance is dead and its thread comes free as soon as the guest can be stopped. Other failures:
-        GuestError for a trap or an exit, LimitError for either with the memory at its limit, RefusalError, and whatever
-        InsulaError a host function raised. May raise at once: DeadlineError where the deadline has passed already,
-        LimitError where the engine has no room; the instance is as good as before."""
+    def runner(self, exchange: Exchange) -> Runner:
+        """What runs this exchange: instance, input, scope and deadline in, the answer out. `deadline` is of
+        `time.monotonic()`. The answer comes no later than that, or DeadlineError, even where the guest is deep in a loop or
+        waits in a host call; then, and when the future is cancelled, the instance is dead and its thread comes free as soon
+        as the guest can be stopped. Other failures: GuestError for a trap or an exit, LimitError for either with the memory
+        at its limit, RefusalError, and whatever InsulaError a host function raised. May raise at once: DeadlineError where
+        the deadline has passed already, LimitError where the engine has no room; the instance is as good as before."""
 
     def close(self) -> None: ...
 

@@ -19,7 +19,17 @@ from insula.errors import DeadlineError, InsulaError, LimitError, UnavailableErr
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
-from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module, Program, RefusalError, WasiOptions
+from insula.wasm.contract import (
+    Exchange,
+    HostImport,
+    Instance,
+    Limits,
+    Module,
+    Program,
+    RefusalError,
+    Runner,
+    WasiOptions,
+)
 from insula.wasm.faults import StoppedError
 from insula.wasm.guest_memory import SHARE, GuestMemory
 from insula.wasm.instance import LiveInstance, template_of
@@ -180,49 +190,56 @@ class NativeProgram:
             job.follow()
         return job.future
 
-    def run(
-        self, instance: Any, exchange: Exchange, payload: bytes, scope: Any, deadline: float
-    ) -> bytes | asyncio.Future[bytes]:
-        if instance.job is not None or not instance.alive:
-            self._check_open()
-            raise InsulaError("this instance is in use, or was ended")
-        if deadline <= monotonic():
-            raise DeadlineError("the deadline passed before the guest was called")
-        pace = exchange.pace
-        if not pace.unwatched:
-            if pace.slow:
-                return self._run_in_worker(instance, exchange, payload, scope, deadline)
-            pace.began = time.thread_time()
-        ticker = self._ticker
-        ticker.used = True
-        if ticker.asleep:
-            ticker.wake()
-        instance.job = _INLINE
-        instance.scope = scope
-        instance.deadline = deadline
-        instance.pace = pace
-        try:
-            if instance.epoch != ticker.epoch:
-                instance.enter()
-            args = exchange.begin(instance, payload)
-            result = instance.launch(exchange.export, args)
-            if result is not None:
-                answer = exchange.finish(instance, args, result)
+    def runner(self, exchange: Exchange) -> Runner:
+        ticker, pace, export, number = self._ticker, exchange.pace, exchange.export, exchange.number
+        begin, finish = exchange.begin, exchange.finish
+
+        def run(instance: Any, payload: bytes, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
+            if instance.job is not None or not instance.alive:
+                self._check_open()
+                raise InsulaError("this instance is in use, or was ended")
+            if deadline <= monotonic():
+                raise DeadlineError("the deadline passed before the guest was called")
+            if not pace.unwatched:
+                if pace.slow:
+                    return self._run_in_worker(instance, exchange, payload, scope, deadline)
+                pace.began = time.thread_time()
+            ticker.used = True
+            if ticker.asleep:
+                ticker.wake()
+            instance.job = _INLINE
+            instance.scope = scope
+            instance.deadline = deadline
+            instance.pace = pace
+            try:
+                if instance.epoch != ticker.epoch:
+                    instance.enter()
+                args: tuple[int, ...] = ()
+                if number is not None and len(payload) <= instance.room:
+                    answer = instance.swap(export, number, payload)
+                else:
+                    args = begin(instance, payload)
+                    answer = instance.launch(export, args)
+                if answer.__class__ is int:
+                    answer = finish(instance, args, answer)
+            except RefusalError:
                 instance.job = None
-                if not pace.unwatched:
-                    pace.in_time()
-                if not instance.alive:  # ended from within
-                    instance.left()
-                    self._schedule.free(instance)
-                return answer
-        except RefusalError:
+                raise
+            except BaseException as error:
+                raise self._ended(instance, error, _LATE) from None
+            if answer is None:
+                job = self._job(instance, exchange, rest_steps(instance, exchange, args), deadline)
+                job.follow()
+                return job.future
             instance.job = None
-            raise
-        except BaseException as error:
-            raise self._ended(instance, error, _LATE) from None
-        job = self._job(instance, exchange, rest_steps(instance, exchange, args), deadline)
-        job.follow()
-        return job.future
+            if not pace.unwatched:
+                pace.in_time()
+            if not instance.alive:  # ended from within
+                instance.left()
+                self._schedule.free(instance)
+            return answer  # type: ignore[no-any-return]
+
+        return run
 
     def close(self) -> None:
         """Ends every instance; calls under way fail with UnavailableError. Idempotent."""

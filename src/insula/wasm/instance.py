@@ -61,13 +61,12 @@ class LiveInstance(Cell):
             "_due",
             "_entered_with",
             "_epoch",
-            "_limit",
             "_memory_of_all",
             "_ticker",
             "_wasi",
             "_weight",
         ),
-        *("alive", "deadline", "epoch", "inline", "pace", "room", "room_at", "scope", "stopped", "touched", "wait"),
+        *("alive", "deadline", "epoch", "inline", "pace", "scope", "stopped", "touched", "wait"),
     )
 
     def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory) -> None:
@@ -76,8 +75,6 @@ class LiveInstance(Cell):
         self._weight = 0
         self.alive = True
         self.stopped = False
-        self.room_at = 0
-        self.room = -1
         self.touched = False
         self.inline = True
         self.deadline = 0.0
@@ -87,7 +84,7 @@ class LiveInstance(Cell):
         self._binding: HostImport | Nap
         self._answer: Callable[[], tuple[int, ...]] | None = None
         self._blueprint = blueprint
-        self._limit = blueprint.limits.output_bytes
+        self.limit = blueprint.limits.output_bytes
         self._entered_with = 0
         self._cpu = 0.0
         self._cpu_of = 0
@@ -105,9 +102,9 @@ class LiveInstance(Cell):
         end = pointer + size
         if not 0 <= pointer <= end <= self._size:
             self._check(pointer, size)
-        if size > (self._limit if limit is None else limit):
+        if size > (self.limit if limit is None else limit):
             raise LimitError(
-                f"the guest gave {size} bytes; at most {self._limit if limit is None else limit} are taken",
+                f"the guest gave {size} bytes; at most {self.limit if limit is None else limit} are taken",
                 reason="output_limit",
                 hint="raise limits.output_mb of the package, or answer in parts",
             )

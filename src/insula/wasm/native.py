@@ -44,6 +44,9 @@ _NO_TIME = c_uint64(0)
 
 _KINDS = {"i32": 0, "i64": 1}
 _MASKS = {"i32": 0xFFFFFFFF, "i64": 0xFFFFFFFFFFFFFFFF}
+#: A packed result from here on is no output; its lower half is a length.
+_NO_OUTPUT = 1 << 63
+_LENGTH = 0xFFFFFFFF
 _COUNTS = tuple(c_size_t(n) for n in range(ROOM + 1))
 _CONTINUE, _YIELD = 0, 1
 _READ_WRITE = 0x200
@@ -301,14 +304,14 @@ class Cell:
     """A store and one instance in it; used by one thread at a time.
 
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
-    `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. What stands
-    above implements `weigh`, `overrun` and `answered`.
+    `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. An output
+    has at most `limit` bytes. What stands above implements `weigh`, `overrun`, `answered` and `read`.
     """
 
     __slots__ = (
         *("_arguments", "_context", "_entered", "_entries", "_error", "_future", "_instance", "_memory", "_out"),
         *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
-        *("failure", "helpers", "lost", "reply", "template", "yields"),
+        *("failure", "helpers", "limit", "lost", "reply", "room", "room_at", "template", "yields"),
     )
 
     def __init__(self, template: Template) -> None:
@@ -318,6 +321,9 @@ class Cell:
         self.depth = 0
         self.helpers = 0
         self.lost = True
+        self.limit = 0
+        self.room_at = 0
+        self.room = -1
         self.reply: tuple[Any, tuple[int, ...], Any] | None = None
         self._store: wasmtime.Store | None
         store = self._store = wasmtime.Store(machine().engine)
@@ -375,6 +381,35 @@ class Cell:
             raise self._end()
         given: int = result & entry.mask
         return given
+
+    def swap(self, export: str, number: int, payload: bytes) -> bytes | int | None:
+        """`launch` with an input that `room` holds, its number and its length, and the output read: the whole of a plain
+        exchange. What was given, where that is no output; None where the guest is not done."""
+        entry = self._entries.get(export) or self._entry(export)
+        size = len(payload)
+        end = self.room_at + size
+        if end > self._size:
+            self._check(self.room_at, size)
+        self._view[self.room_at : end] = payload
+        entry.fill(self._arguments, 0, number, size)
+        self.yields = True
+        future = _call_async(*entry.whole)
+        if not _poll(future):
+            self._entered = entry
+            self._future = future
+            return None
+        self.yields = False
+        _delete_done(future)
+        trap, error, result = _outcome(self._out)
+        if trap or error:
+            raise self._end()
+        if not 0 < result < _NO_OUTPUT:
+            return int(result)
+        at = result >> 32
+        end = at + (result & _LENGTH)
+        if end > self._size or end - at > self.limit:
+            return self.read(at, end - at)
+        return self._view[at:end].tobytes()
 
     def poll(self) -> int | None:
         """Goes on. What the guest gave (0 where it gives nothing) once it is done, None before. Raises its end where that
@@ -513,6 +548,10 @@ class Cell:
         if end > self._size or pointer < 0:
             self._check(pointer, len(data))
         self._view[pointer:end] = data
+
+    def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
+        """`peek` within `limit` bytes; LimitError."""
+        raise NotImplementedError
 
     def _check(self, pointer: int, size: int) -> None:
         self._look()  # it may have grown: a view that is older would cut what is read from it short

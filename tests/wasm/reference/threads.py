@@ -9,6 +9,7 @@ freed by a thread once none is in it.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from insula.errors import DeadlineError, InsulaError, UnavailableError
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
-from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module, Program, WasiOptions
+from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module, Program, Runner, WasiOptions
 from insula.wasm.linking import Blueprint, bind
 from insula.wasm.modules import Modules, OpenModule
 from tests.wasm.reference.instance import ThreadInstance
@@ -111,8 +112,11 @@ class ThreadProgram:
         seconds = self._blueprint.limits.start_timeout
         return instance.enter(start, seconds, f"the guest did not start within {seconds:g} s")
 
-    def run(
-        self, instance: Instance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
+    def runner(self, exchange: Exchange) -> Runner:
+        return functools.partial(self._run, exchange)
+
+    def _run(
+        self, exchange: Exchange, instance: Instance, payload: bytes, scope: Any, deadline: float
     ) -> bytes | asyncio.Future[bytes]:
         self._check_open()
         assert isinstance(instance, OwnedInstance)

@@ -123,7 +123,7 @@ async def test_both_roads_say_the_same(shape: str) -> None:
         assert first == await here.same(SHAPES[shape])  # now the lane knows the heads
         numbers = [
             {
-                label: (stats.statuses, stats.bytes_in, stats.bytes_out)
+                label: (stats.by_status(), stats.bytes_in, stats.bytes_out)
                 for label, stats in road.app.metrics.routes.items()
             }
             for road in here.both
@@ -233,7 +233,7 @@ def test_both_roads_say_the_same_to_generated_streams(caplog: pytest.LogCaptureF
             same()
         finally:
             runner.run(opened.__aexit__(None, None, None))
-        assert here.lane.app.metrics.routes["/do"].statuses[200] > 100
+        assert here.lane.app.metrics.routes["/do"].by_status()[200] > 100
 
 
 def connections(street: Street) -> list[FastConnection]:

@@ -68,7 +68,7 @@ class FastConnection(HttpConnection):
         super().__init__(config, server_state, app_state, _loop)
         self._lane = config.lane
         self._memo = config.lane.memo
-        self._origin = ("", "http")
+        self._peer, self._scheme = "", "http"
         self._plain = False  # nothing is under way here: see `_settled`
         self._answered = 0.0  # when the lane last answered, of time.monotonic()
         self._new_blocks = 0  # in a row
@@ -77,7 +77,7 @@ class FastConnection(HttpConnection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._origin = (self.client[0] if self.client is not None else "", self.scheme or "http")
+        self._peer, self._scheme = self.client[0] if self.client is not None else "", self.scheme or "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._plain = False
@@ -97,7 +97,9 @@ class FastConnection(HttpConnection):
             if known is not None and len(data) - end == known.length:
                 received = self._answered = monotonic()
                 self._new_blocks = 0
-                answer = self._lane.answer(known, data[end:], self._origin, self.server_state.default_headers, received)
+                answer = self._lane.answer(
+                    known, data[end:], self._peer, self._scheme, self.server_state.default_headers, received
+                )
                 if answer.__class__ is bytes:
                     self.transport.write(answer)
                 else:
@@ -191,7 +193,9 @@ class FastConnection(HttpConnection):
                     self._feed(data[start:])
                 return
             start = end + known.length
-            answer = lane.answer(known, data[end:start], self._origin, self.server_state.default_headers, monotonic())
+            answer = lane.answer(
+                known, data[end:start], self._peer, self._scheme, self.server_state.default_headers, monotonic()
+            )
             if not isinstance(answer, bytes):
                 self._hand_over(answer)
                 if start < size:

@@ -9,7 +9,6 @@ that is so large that it is compressed in a thread, is finished by the ordinary 
 from __future__ import annotations
 
 from time import monotonic
-from typing import TypeAlias
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
@@ -31,10 +30,8 @@ from insula.edge.exchange import Head, Response
 from insula.edge.head_reader import HeadReader
 from insula.edge.header_memo import HeaderMemo, Known
 from insula.edge.limits import Limits
+from insula.edge.metrics import QUICK
 from insula.edge.request_id import new_request_id, sane_id
-
-#: Whose connection it is: the peer's address, and the scheme.
-Origin: TypeAlias = tuple[str, str]
 
 #: Bytes of a body that the lane takes.
 MAX_BODY = 65_536
@@ -77,12 +74,17 @@ class Lane:
         return Known(head, plain.length, sane_id(plain.request_id), route, checks, answer, stats)
 
     def answer(
-        self, known: Known, body: bytes, origin: Origin, defaults: list[tuple[bytes, bytes]], received: float
+        self,
+        known: Known,
+        body: bytes,
+        peer: str,
+        scheme: str,
+        defaults: list[tuple[bytes, bytes]],
+        received: float,
     ) -> bytes | App:
         """The bytes of the answer, or the application that finishes it. Never raises. `defaults` are the fields that the
         listener puts on every answer; a new list of them is made when they change. `received` is of time.monotonic()."""
         request_id = known.request_id or new_request_id()
-        peer, scheme = origin
         head = Head("POST", known.path, b"", known.headers, peer, scheme, "1.1", request_id, received)
         try:
             if known.checks:
@@ -95,7 +97,15 @@ class Lane:
                 size = len(out)
                 if size < COMPRESSED_FROM:
                     told = b"%b%d\r\nx-request-id: %b\r\n\r\n%b" % (known.begin, size, request_id.encode(), out)
-                    known.stats.record(200, monotonic() - received, len(body), size)
+                    stats = known.stats
+                    seconds = monotonic() - received
+                    if seconds > QUICK:
+                        stats.record(200, seconds, len(body), size)
+                    else:
+                        stats.quick += 1
+                        stats.seconds += seconds
+                        stats.bytes_in += known.length
+                        stats.bytes_out += size
                     return told
             return self._told(known, head, checked(head, known.route, answer), len(body), defaults)
         except Exception as error:

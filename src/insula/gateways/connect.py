@@ -177,7 +177,11 @@ class Unary:
                     key,
                 )
             )
-            return respond(reply) if isinstance(reply, Reply) else _later(reply, respond)
+            if isinstance(reply, Reply):
+                if reply.headers or reply.trailers:
+                    return respond(reply)
+                return Response(200, headers, write(reply.payload))
+            return _later(reply, respond)
 
         def respond(reply: Reply) -> Response:
             if reply.headers or reply.trailers:

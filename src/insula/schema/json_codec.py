@@ -112,7 +112,15 @@ def _output_writer(types: JsonTypes, item: str, many: bool, wrapped: bool) -> Ca
         except RecursionError:
             raise _guest(JsonError("$", "the JSON nests too deeply")) from None
 
-    return write
+    def write_plain(payload: bytes) -> bytes:
+        try:
+            if len(payload) <= MAX_DEPTH and payload.isascii():
+                return encode(decode(payload))
+        except _REFUSALS:
+            pass
+        return write(payload)
+
+    return write if wrapped or convert is not None else write_plain
 
 
 def _read_nothing(body: bytes) -> bytes:

@@ -153,14 +153,7 @@ class Service:
         return entrance
 
     def _entrance(self, exchange: Exchange) -> Callable[[Call], Reply | Pending]:
-        counts, idle, queue, run, give, this = (
-            self.counts,
-            self._idle,
-            self._queue,
-            self._runner(exchange),
-            self._pool.give,
-            self.id,
-        )
+        counts, idle, queue, run, this = self.counts, self._idle, self._queue, self._runner(exchange), self.id
 
         def submit(call: Call) -> Reply | Pending:
             counts.calls += 1
@@ -187,7 +180,7 @@ class Service:
                 if scope.host_calls or not instance.alive:
                     self._leave(instance, scope)
                     return Reply(result, tuple(scope.headers), tuple(scope.trailers))
-                give(instance)
+                idle.append(instance)  # as the pool would take it back
                 return Reply(result)
             except InsulaError as error:
                 counts.failed(error.code)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import time
 from collections.abc import Mapping
 
@@ -265,3 +266,72 @@ async def test_a_request_over_the_limit_gets_nothing(engine: Engine) -> None:
     assert MAX_HOST_REQUEST == 10485760
     with pytest.raises(RefusalError, match="without a message"):
         await host_calls(engine, "large")
+
+
+#: A guest with the one call whose result is what its input says, as eight bytes; its buffer ends 64 bytes before its memory
+#: does, whatever was asked for.
+SAYS = """(module (memory (export "memory") 2)
+  (func (export "allocate") (param i32) (result i32) (i32.const 8))
+  (func (export "deallocate") (param i32))
+  (func (export "handle_request") (param i32 i32 i32 i32) (result i64) (i64.const 0))
+  (func (export "insula_input") (param i32) (result i32) (i32.const 131008))
+  (func (export "insula_call") (param i32 i32) (result i64) (i64.load (i32.const 131008))))"""
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["first call", "later call"])
+@pytest.mark.parametrize(
+    ("pointer", "length", "says"),
+    [
+        (131008, 8, None),
+        (131071, 1, None),
+        (131072, 0, None),
+        (131071, 2, GuestError),
+        (0xFFFFFFFF, 1, GuestError),
+        (0x7FFFFFFF, 0x7FFFFFFF, GuestError),
+        (0, 0xFFFFFFFF, GuestError),
+        (0, 131073, GuestError),
+        (0, 2001, LimitError),
+        (0, 0, RefusalError),
+    ],
+)
+async def test_a_result_of_the_one_call_is_checked_each_time(
+    engine: Engine, known: bool, pointer: int, length: int, says: type[InsulaError] | None
+) -> None:
+    path = wat(SAYS)
+    module = await engine.load(path, digest(path))
+    program = engine.link(module, [], Limits(output_bytes=2000 if length == 2001 else 1 << 20), WasiOptions())
+    run = program.runner(ABI.exchange(module.exports, "m", 0))
+    instance = await program.instantiate()
+
+    async def call(payload: bytes) -> bytes:
+        answer = run(instance, payload, None, time.monotonic() + 10)
+        return answer if isinstance(answer, bytes) else await answer
+
+    if known:
+        assert await call(struct.pack("<II", 2, 0)) == b"\0\0"
+    payload = struct.pack("<II", length, pointer)
+    if says is None:
+        assert len(await call(payload)) == length
+    else:
+        with pytest.raises(says):
+            await call(payload)
+    assert instance.alive == (says in (None, RefusalError))
+    instance.close()
+
+
+async def test_a_buffer_that_is_smaller_than_was_asked_for(engine: Engine) -> None:
+    path = wat(SAYS)
+    module = await engine.load(path, digest(path))
+    program = engine.link(module, [], Limits(), WasiOptions())
+    run = program.runner(ABI.exchange(module.exports, "m", 0))
+    instance = await program.instantiate()
+    for size, fits in ((8, True), (64, True), (65, False)):
+        answer = None
+        try:
+            answer = run(instance, struct.pack("<II", 1, 0) + bytes(size - 8), None, time.monotonic() + 10)
+            answer = answer if isinstance(answer, bytes) else await answer
+        except GuestError:
+            pass
+        assert (answer == b"\0") == fits
+        assert instance.alive == fits
+    instance.close()

@@ -109,6 +109,7 @@ class MemoryProgram:
     """`starting` is asked for each new instance: it raises, or returns, or returns an awaitable."""
 
     def __init__(self, behaviour: Behaviour, clock: ManualClock | None = None) -> None:
+        self.calls_host = True
         self.behaviour = behaviour
         self.clock = clock
         self.starting: Callable[[int], Awaitable[None] | None] = lambda number: None

@@ -92,6 +92,7 @@ class Service:
         self.successor: Dispatcher | None = None
         self.counts = Counts()
         self._runner = program.runner
+        self._calls_host = program.calls_host
         self._methods = methods
         self._entrances: dict[str, Callable[[Call], Reply | Pending]] = {}
         self._options = options
@@ -154,6 +155,8 @@ class Service:
 
     def _entrance(self, exchange: Exchange) -> Callable[[Call], Reply | Pending]:
         counts, idle, queue, run, this = self.counts, self._idle, self._queue, self._runner(exchange), self.id
+        #: A guest that calls no host function has no use for a scope of its own.
+        hosts, nothing = self._calls_host, Scope(this, Call(this, "", b"", 0.0))
 
         def submit(call: Call) -> Reply | Pending:
             counts.calls += 1
@@ -168,7 +171,7 @@ class Service:
                     return self._wait(call, run)
                 instance = idle.pop()
                 instance.touched = True
-                scope = Scope(this, call)
+                scope = Scope(this, call) if hosts else nothing
                 try:
                     result = run(instance, call.payload, scope, call.deadline)
                 except Exception as error:

@@ -149,7 +149,10 @@ Runner: TypeAlias = Callable[["Instance", bytes, Any, float], "bytes | asyncio.F
 
 
 class Program(Protocol):
-    """A module with its host functions, WASI and limits: what instances are made of."""
+    """A module with its host functions, WASI and limits: what instances are made of. `calls_host`: whether its guests can
+    call any of the functions, so that the scope of a call is ever looked at."""
+
+    calls_host: bool
 
     def instantiate(self) -> asyncio.Future[Instance]:
         """A new instance, its `_initialize` (where there is one) already run. Fails with InsulaError."""

@@ -142,6 +142,7 @@ class NativeProgram:
         self._ticker = engine.schedule.ticker
         self._blueprint = blueprint
         self._template = template_of(blueprint)
+        self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
         self._lane = Lane()
         self._start_pace = Pace()
         self._instances: set[OwnedInstance] = set()

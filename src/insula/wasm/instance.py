@@ -108,7 +108,8 @@ class LiveInstance(Cell):
                 reason="output_limit",
                 hint="raise limits.output_mb of the package, or answer in parts",
             )
-        return self._view[pointer:end].tobytes()
+        copy: bytes = self._bytes[pointer:end]
+        return copy
 
     def at_memory_limit(self, wanted: int = 0) -> bool:
         size, most = self.size(), self._blueprint.memory_most

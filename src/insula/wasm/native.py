@@ -23,7 +23,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Callable, Sequence
-from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_size_t, c_uint8, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any, NamedTuple
 
 import wasmtime
@@ -309,7 +309,18 @@ class Cell:
     """
 
     __slots__ = (
-        *("_arguments", "_context", "_entered", "_entries", "_error", "_future", "_instance", "_memory", "_out"),
+        *(
+            "_arguments",
+            "_bytes",
+            "_context",
+            "_entered",
+            "_entries",
+            "_error",
+            "_future",
+            "_instance",
+            "_memory",
+            "_out",
+        ),
         *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
         *("failure", "helpers", "limit", "lost", "reply", "room", "room_at", "template", "yields"),
     )
@@ -343,6 +354,7 @@ class Cell:
         self._entered: _Entry | None = None
         self._memory: Any = None
         self._view = memoryview(b"")
+        self._bytes: Any = b""
         self._size = 0
         # A value of the C API is 32 bytes, its kind in the first; a raw one is 16.
         self._arguments = (c_uint64 * (4 * ROOM))()
@@ -409,7 +421,8 @@ class Cell:
         end = at + (result & _LENGTH)
         if end > self._size or end - at > self.limit:
             return self.read(at, end - at)
-        return self._view[at:end].tobytes()
+        output: bytes = self._bytes[at:end]
+        return output
 
     def poll(self) -> int | None:
         """Goes on. What the guest gave (0 where it gives nothing) once it is done, None before. Raises its end where that
@@ -540,7 +553,8 @@ class Cell:
         end = pointer + size
         if not 0 <= pointer <= end <= self._size:
             self._check(pointer, size)
-        return self._view[pointer:end].tobytes()
+        copy: bytes = self._bytes[pointer:end]
+        return copy
 
     def write(self, pointer: int, data: bytes) -> None:
         """Writes guest memory; OutOfBoundsError before anything is written."""
@@ -563,6 +577,7 @@ class Cell:
         if size != self._size:
             base = _memory_base(self._context, self._memory)
             self._view = _view_of(base, size, _READ_WRITE) if size else memoryview(b"")
+            self._bytes = (c_char * size).from_address(base) if size else b""  # a slice of it is a copy, in one step
             self._size = size
 
     def _entry(self, export: str) -> _Entry:
@@ -596,6 +611,7 @@ class Cell:
             if self._out[0] or self._out[1]:
                 self._end()
         self._view = memoryview(b"")
+        self._bytes = b""
         self._size = 0
         self._memory = None
         self._entries.clear()

@@ -99,6 +99,7 @@ class ThreadProgram:
         self._blueprint = blueprint
         self._instances: set[OwnedInstance] = set()
         self._closed = False
+        self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
 
     def instantiate(self) -> asyncio.Future[Instance]:
         self._check_open()

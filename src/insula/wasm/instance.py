@@ -53,7 +53,6 @@ class LiveInstance(Cell):
 
     __slots__ = (
         *(
-            "_answer",
             "_binding",
             "_blueprint",
             "_cpu",
@@ -82,7 +81,6 @@ class LiveInstance(Cell):
         self.scope: Any = None
         self.wait: float | Awaitable[Any] | None = None
         self._binding: HostImport | Nap
-        self._answer: Callable[[], tuple[int, ...]] | None = None
         self._blueprint = blueprint
         self.limit = blueprint.limits.output_bytes
         self._entered_with = 0
@@ -146,7 +144,7 @@ class LiveInstance(Cell):
         """Gives everything back; idempotent. Nobody is in it."""
         self.alive = False
         self.dispose()
-        self.scope = self._answer = self.wait = None
+        self.scope = self.outcome = self.wait = None
         try:
             self._wasi.flush()
         except Exception:
@@ -198,7 +196,6 @@ class LiveInstance(Cell):
                 discard(answer)
                 raise GuestError(f"a helper export of the guest calls {host.module}.{host.name}, which has to wait")
             self.wait = answer
-            self._answer = None
             self._binding = host
             return None
         finally:
@@ -218,28 +215,20 @@ class LiveInstance(Cell):
         if self.depth or not self.yields:
             raise GuestError("a helper export of the guest, such as its allocate, sleeps")
         self.wait = answer.seconds
-        self._answer = None
         self._binding = answer
         return None
 
     def resume_with(self, outcome: Callable[[], bytes]) -> None:
         """The outcome of what the guest waits for: `outcome` gives the answer of a host function or raises its error."""
-        binding = self._binding
         self.wait = None
-        if isinstance(binding, Nap):
-            wake = binding.wake
-            self._answer = lambda: (wake(),)
-        else:
-            self._answer = functools.partial(self._served, binding, outcome)
+        self.outcome = outcome
 
-    def answered(self) -> tuple[int, ...] | None:
-        answer = self._answer
-        if answer is None:
-            return None
-        self._answer = None
-        return answer()
-
-    def _served(self, host: HostImport, outcome: Callable[[], bytes]) -> tuple[int, ...]:
+    def answered(self) -> tuple[int, ...]:
+        host, outcome = self._binding, self.outcome
+        self.outcome = None
+        assert outcome is not None
+        if isinstance(host, Nap):
+            return (host.wake(),)
         answer = outcome()
         if self.stopped:
             raise StoppedError

@@ -24,7 +24,7 @@ import functools
 import struct
 from collections.abc import Callable, Sequence
 from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_size_t, c_uint8, c_uint64, c_void_p
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import wasmtime
 from wasmtime import _bindings as bindings
@@ -97,6 +97,9 @@ _LaterCallback = CFUNCTYPE(
 _EpochCallback = CFUNCTYPE(c_size_t, c_size_t, c_size_t, POINTER(c_uint64), POINTER(c_uint8))
 _Continuation = CFUNCTYPE(c_bool, c_size_t)
 
+#: Where each result of a host function goes, in steps of 8 bytes, and its kind.
+Slots: TypeAlias = tuple[tuple[int, int], ...]
+
 #: Every live cell by the address of its store's context, which is what callbacks are given.
 _cells: dict[int, Cell] = {}
 
@@ -134,7 +137,8 @@ def _is_ready(_context: int) -> bool:
 
 
 def _is_answered(context: int) -> bool:
-    return _cells[context].deliver()
+    cell = _cells[context]
+    return cell.outcome is not None and cell.deliver()
 
 
 #: Kept for ever: wasmtime has their addresses.
@@ -179,7 +183,10 @@ def now(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[in
 
 def later(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None]) -> Any:
     """A callback that may wait: where `handler` gives None, `Cell.answered` is asked at each poll."""
-    params, kinds = _masks(signature.params), tuple(_KINDS[kind] for kind in signature.results)
+    params = tuple((4 * n + 1, mask) for n, mask in _masks(signature.params))
+    slots = tuple((4 * n, _KINDS[kind]) for n, kind in enumerate(signature.results))
+    two = [at for at, _ in params] == [1, 5]
+    first, second = (mask for _, mask in params) if two else (0, 0)
 
     def callback(
         _env: int, caller: int, values: Any, _count: int, results: Any, _room: int, trap: Any, continuation: Any
@@ -191,25 +198,26 @@ def later(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[
             cell = _cells[context]
             if cell.lost:
                 cell.find_memory(caller)
-            answer = handler(cell, tuple([values[4 * n + 1] & mask for n, mask in params]))
+            if two:  # as an ABI's are
+                answer = handler(cell, (values[1] & first, values[5] & second))
+            else:
+                answer = handler(cell, tuple([values[at] & mask for at, mask in params]))
             if answer is None:
-                cell.reply = results, kinds, trap
+                cell.reply = results, slots, trap
                 continuation[0] = _ANSWERED
                 continuation[1] = context
             else:
-                _put(results, kinds, answer)
+                _put(results, slots, answer)
         except BaseException as error:
             trap[0] = _stop(cell, error)
 
     return _LaterCallback(callback)
 
 
-def _put(results: Any, kinds: tuple[int, ...], values: tuple[int, ...]) -> None:
-    at = 0
-    for kind, value in zip(kinds, values, strict=True):
+def _put(results: Any, slots: Slots, values: tuple[int, ...]) -> None:
+    for (at, kind), value in zip(slots, values, strict=True):
         results[at] = kind
         results[at + 1] = value
-        at += 4
 
 
 def _masks(kinds: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -304,8 +312,9 @@ class Cell:
     """A store and one instance in it; used by one thread at a time.
 
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
-    `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. An output
-    has at most `limit` bytes. What stands above implements `weigh`, `overrun`, `answered` and `read`.
+    `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. `outcome`
+    is set once there is what a suspended guest waits for. An output has at most `limit` bytes. What stands above implements
+    `weigh`, `overrun`, `answered` and `read`.
     """
 
     __slots__ = (
@@ -322,7 +331,7 @@ class Cell:
             "_out",
         ),
         *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
-        *("failure", "helpers", "limit", "lost", "reply", "room", "room_at", "template", "yields"),
+        *("failure", "helpers", "limit", "lost", "outcome", "reply", "room", "room_at", "template", "yields"),
     )
 
     def __init__(self, template: Template) -> None:
@@ -335,7 +344,8 @@ class Cell:
         self.limit = 0
         self.room_at = 0
         self.room = -1
-        self.reply: tuple[Any, tuple[int, ...], Any] | None = None
+        self.reply: tuple[Any, Slots, Any] | None = None
+        self.outcome: Callable[[], Any] | None = None
         self._store: wasmtime.Store | None
         store = self._store = wasmtime.Store(machine().engine)
         store.set_limits(
@@ -482,17 +492,14 @@ class Cell:
         _set_epoch_deadline(self._context, _NO_TIME)
 
     def deliver(self) -> bool:
-        """Whether the answer that the guest waits for is there; it is passed on then."""
+        """Passes on the answer that the guest waits for, now that its `outcome` is there."""
         assert self.reply is not None
-        results, kinds, trap = self.reply
+        results, slots, trap = self.reply
+        self.reply = None
         try:
-            answer = self.answered()
-            if answer is None:
-                return False
-            _put(results, kinds, answer)
+            _put(results, slots, self.answered())
         except BaseException as error:
             trap[0] = _stop(self, error)
-        self.reply = None
         return True
 
     def weigh(self) -> None:
@@ -503,8 +510,8 @@ class Cell:
         """A slice is over where the guest cannot yield: raises where it is to end."""
         raise NotImplementedError
 
-    def answered(self) -> tuple[int, ...] | None:
-        """The results of the host function that the guest waits for, once they are there."""
+    def answered(self) -> tuple[int, ...]:
+        """The results of the host function that the guest waits for, out of its `outcome`, which is taken."""
         raise NotImplementedError
 
     def _end(self) -> BaseException:

@@ -167,14 +167,6 @@ class Running(Generic[T]):
             self._in_worker = False
             self._leave(None)
 
-    def _poll_here(self) -> _Outcome:
-        instance = self._instance
-        self._schedule.tick()
-        instance.slice()
-        if self._pace.misses:
-            self._pace.began = time.thread_time()
-        return self._poll(1)
-
     def _follow(self, outcome: _Outcome, *, here: bool) -> None:
         if outcome.over:
             if here and not self._missed:
@@ -228,10 +220,18 @@ class Running(Generic[T]):
         self._go_on()
 
     def _go_on(self) -> None:
-        if self._pace.slow:
-            self._submit()
-        else:
-            self._follow(self._poll_here(), here=True)
+        pace = self._pace
+        if not pace.unwatched:
+            if pace.slow:
+                self._submit()
+                return
+            pace.began = time.thread_time()
+        ticker = self._schedule.ticker
+        ticker.used = True
+        if ticker.asleep:
+            ticker.wake()
+        self._instance.slice()
+        self._follow(self._poll(1), here=True)
 
     def _submit(self, *, fresh: bool = False) -> None:
         self._fresh = fresh

@@ -43,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         server = Running(Path(name) / "data", "--deploy", "greeter")
         atexit.register(server.popen.kill)  # also where a figure cannot be had
-        for size in (10, 1_000, 10_000, 60_000):
+        for size in (10, 1_000, 10_000, 60_000, 250_000):
             show(f"a body of {size:,} bytes", cost(server, size, 32))
         for connections in (1, 8, 32, 128, 512, 2000):
             show(f"{connections:,} connections", cost(server, 10, connections))

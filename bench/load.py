@@ -128,7 +128,9 @@ end
         file = Path(folder) / "post.lua"
         file.write_text(script)
         url = f"http://127.0.0.1:{port}{path}"
-        command = [wrk, "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", "-s", str(file), url]
+        # its own two seconds are fewer than a large body may wait behind thirty others on one core
+        patience = ["--timeout", "30s"]
+        command = [wrk, "-t1", f"-c{connections}", f"-d{math.ceil(seconds)}s", *patience, "-s", str(file), url]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     fields = next(line for line in out.splitlines() if line.startswith("RESULT")).split()[1:]
     return Load(int(fields[0]), float(fields[1]), float(fields[2]), float(fields[3]), int(fields[4]))

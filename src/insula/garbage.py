@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Objects more than there were when the youngest are looked at, and how many looks at one generation are one at the next.
-THRESHOLDS = (25_000, 20, 20)
+THRESHOLDS = (50_000, 20, 20)
 
 
 def serving() -> None:

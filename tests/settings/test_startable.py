@@ -146,6 +146,10 @@ def test_an_open_admin_port_needs_a_token(tmp_path: Path) -> None:
         load(flags={"server.admin_host": "0.0.0.0"}, environ={"INSULA_ADMIN__TOKEN": "r4nd0m"}, cwd=tmp_path)
     )
     assert "sample" in refusal(load(environ={"INSULA_ADMIN__TOKEN": "changeme"}, cwd=tmp_path))
+    for token in ("clé", "two words", " a-space-before", "a\ttab"):  # a client could never send it
+        told = refusal(load(flags={"admin.token": token}, environ={}, cwd=tmp_path))
+        assert "no client can send" in told
+        assert token not in told
 
 
 def test_what_is_loopback() -> None:

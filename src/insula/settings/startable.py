@@ -8,6 +8,7 @@ and the guests' SQL are refused with the line to change.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -34,6 +35,9 @@ NOT_BUILT: dict[str, str] = {
     "policy": "policies of access",
     "cluster": "running several nodes as one",
 }
+
+#: What stands behind `Bearer` in a header.
+_SENDABLE = re.compile(r"[!-~]+")
 
 #: Secrets as examples print them. Whoever starts with one has told everybody.
 SAMPLE_SECRETS = frozenset({"your-secret-key-here", "changeme", "change-me", "secret", "your-secret-here"})
@@ -76,6 +80,11 @@ def _wrong(settings: Settings) -> Iterator[ConfigurationError]:
     token = settings.admin_token
     if token and token.reveal().lower() in SAMPLE_SECRETS:
         yield ConfigurationError("`admin.token` is a sample", hint="set INSULA_ADMIN__TOKEN to a random text")
+    if token and not _SENDABLE.fullmatch(token.reveal()):
+        yield ConfigurationError(
+            "`admin.token` has characters that no client can send as a token, so nobody could use the admin port",
+            hint="set INSULA_ADMIN__TOKEN to a random text of ASCII letters and digits",
+        )
     url = settings.database.url
     if url and _database(url.reveal()) == _database(settings.storage_url):
         yield ConfigurationError(

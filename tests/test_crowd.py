@@ -13,6 +13,8 @@ import httpx
 import psutil
 import pytest
 
+from insula import examples
+from insula.edge.listener import TURNED_AWAY
 from tests.running import Process, process
 
 CROWD = 10_000
@@ -111,6 +113,24 @@ def test_a_crowd_that_says_nothing_costs_little_and_keeps_nobody_out(tmp_path: P
                     pass
             with httpx.Client(base_url=server.url, timeout=60) as one_more:
                 assert one_more.get("/health").status_code == 200
+        assert server.end() == 0
+
+
+def test_a_crowd_never_has_every_file_that_the_server_may_open(tmp_path: Path) -> None:
+    """Where the system gives it few, it takes fewer connections: the admin port, deploys and the database go on."""
+    greeter = examples.find("greeter")
+    assert greeter is not None
+    few = ["sh", "-c", 'ulimit -n 400; exec "$@"', "sh"]
+    with process(tmp_path, *server_for(tmp_path, 5000, 600_000), wrapper=few) as server:
+        assert "takes 100 connections at once" in server.log.read_text()
+        with httpx.Client(base_url=server.url, timeout=60) as client:
+            assert client.get("/status").json()["max_connections"] == 100
+            with crowd(server, 900):
+                assert connections(client) <= 101 + TURNED_AWAY
+                for _ in range(3):
+                    assert client.post("/examples.Greeter/greet", json={"name": "x"}).status_code == 200
+                    assert server.deploy(greeter, override="true").status_code == 200
+                    assert httpx.get(f"{server.admin_url}/api/v1/packages", timeout=60).status_code == 200
         assert server.end() == 0
 
 

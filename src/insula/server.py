@@ -19,6 +19,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import msgspec
 import uvloop
 
 from insula import examples
@@ -30,7 +31,6 @@ from insula.edge.server import Listener, bind
 from insula.errors import Code, ConfigurationError, InsulaError
 from insula.logs import Logs
 from insula.settings import Settings, check_startable
-from insula.settings.sections import LimitSettings
 
 log = logging.getLogger("insula.server")
 
@@ -96,7 +96,7 @@ class Server:
             _file(entry)
         self._bind()
         with Logs(self.settings.logging) as logs:
-            _make_room_for_files(self.settings.limits)
+            self.settings = _with_room_for_files(self.settings)
             uvloop.run(self._serve(logs))
         return 0
 
@@ -235,22 +235,32 @@ class Server:
                     raise
 
 
-def _make_room_for_files(limits: LimitSettings) -> None:
-    """Raises this process's bound on open files to what its connections may need, as far as the system lets it; where
-    that is too little, they would be refused long before `max_connections`, and the admin port with them."""
+def _with_room_for_files(settings: Settings) -> Settings:
+    """Raises this process's bound on open files to what its connections may need, as far as the system lets it. Where that
+    is too little, fewer connections are taken: silent ones would else have every file there is, and neither the admin port
+    nor the database could open another."""
+    limits = settings.limits
     wanted = limits.max_connections + limits.max_admin_connections + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        return settings
+    most = wanted if hard == resource.RLIM_INFINITY else max(soft, min(wanted, hard))
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     except (OSError, ValueError):  # macOS has a lower bound of its own
         most = soft
-    if most < wanted:
-        log.warning(
-            "this process may open %d files and wants %d: raise ulimit -n or lower max_connections", most, wanted
-        )
+    if most >= wanted:
+        return settings
+    admin = min(limits.max_admin_connections, max(1, most // 8))
+    public = min(limits.max_connections, max(1, most // 4, most - admin - OTHER_FILES))
+    log.warning(
+        "this process may open %d files and wants %d: it takes %d connections at once; raise ulimit -n",
+        most,
+        wanted,
+        public,
+    )
+    fewer = msgspec.structs.replace(limits, max_connections=public, max_admin_connections=admin)
+    return msgspec.structs.replace(settings, limits=fewer)
 
 
 def _file(entry: str) -> Path:

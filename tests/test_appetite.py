@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ import psutil
 import pytest
 
 from insula import examples
+from insula.calls import ServiceId
+from insula.host import catalogue
+from insula.host.contract import Operation, Scope
+from insula.host.iterators import MAX_ITERATORS, open_iterator
 from tests.packing import HOSTILE, hostile, pack
 from tests.running import Live, running
 from tests.wasm.test_modules import section, slow_module
@@ -27,6 +32,9 @@ service Greedy {{
   binary(input: Amount): Taken
   asks(input: Amount): Taken
   counts(input: Amount): Taken
+  opens(input: Amount): Taken
+  opensAndTraps(input: Amount): Taken
+  opensAndLoops(input: Amount): Taken
 }}
 type Amount {{ number: Long! }}
 type Taken {{ number: Long! refused: String! }}
@@ -42,13 +50,15 @@ type Answer { success: Boolean! error: Failure }
 MB = 1 << 20
 
 
-def greedy(folder: Path, version: str = "v1", **limits: int) -> Path:
+def greedy(
+    folder: Path, version: str = "v1", apis: tuple[str, ...] = ("okra.time", "okra.state"), **limits: int
+) -> Path:
     from tests.guests import build_c
 
     wasm = build_c("greedy.c").read_bytes()
     whole = {"memory_mb": 256, "timeout_ms": 60_000, **limits}
     target = folder / f"greedy-{version}.okra.pkg"
-    return pack(target, GREEDY.format(version=version), wasm, host_apis=["okra.time", "okra.state"], limits=whole)
+    return pack(target, GREEDY.format(version=version), wasm, host_apis=list(apis), limits=whole)
 
 
 def roomy(folder: Path, pages: int) -> Path:
@@ -150,6 +160,50 @@ async def test_one_call_has_a_quota_of_host_calls_and_the_next_has_its_own(tmp_p
         for number, taken, refused in ((10_000, 10_000, ""), (10_001, 10_000, "LIMIT_EXCEEDED"), (10_000, 10_000, "")):
             answer = await live.call("/test.Greedy/asks", {"number": str(number)})
             assert answer.json() == {"number": str(taken), "refused": refused}
+
+
+class Endless:
+    """A capability whose answers never end, and how many of them are open."""
+
+    name = "test.endless"
+
+    def __init__(self) -> None:
+        self.opened = self.closed = 0
+
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any]) -> Mapping[str, Operation]:
+        return {"open": self._open}
+
+    def _open(self, scope: Scope, _parameters: bytes) -> bytes:
+        self.opened += 1
+        return b'"%b"' % open_iterator(scope, self).encode()
+
+    async def read(self) -> bytes | None:
+        return b"[]"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+async def test_what_a_call_leaves_open_is_closed_however_it_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = Endless()
+    monkeypatch.setattr(catalogue, "BUILT_IN", (*catalogue.BUILT_IN, lambda _: endless))
+    async with running(tmp_path, {"grants.allow": {"*": ["test.endless"]}}) as live:
+        package = greedy(tmp_path, apis=("okra.time", "test.endless"), timeout_ms=2000, max_instances=1)
+        assert (await live.deploy(package)).status_code == 200
+        opened = 0
+        for number, method, code in (
+            *((100, "opens", 200), (150, "opens", 200), (100, "opensAndTraps", 500), (100, "opensAndLoops", 504)),
+            *((1, "opens", 200), (100, "opens", 200)),
+        ):
+            answer = await live.call(f"/test.Greedy/{method}", {"number": str(number)})
+            assert answer.status_code == code, answer.text
+            if code == 200:
+                refused = "LIMIT_EXCEEDED" if number > MAX_ITERATORS else ""
+                assert answer.json() == {"number": str(min(number, MAX_ITERATORS)), "refused": refused}
+            opened += min(number, MAX_ITERATORS + 1)  # one above the bound is made, and closed at once
+            assert (endless.opened, endless.closed) == (opened, opened), method
 
 
 BAD_PAIRS = [

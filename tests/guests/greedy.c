@@ -39,7 +39,20 @@ static uint64_t print(long number, const char *piece, size_t size, int fd) {
     return answer(written, "");
 }
 
+static uint64_t ask(long number, const char *request) {
+    for (long asked = 0; asked < number; asked++) {
+        struct answer said = {0, 0};
+        ask_host(&said, request, strlen(request));
+        int good = said.length > 15 && !memcmp(said.text, "{\"success\":true", 15);
+        const char *code = good ? 0 : strstr(said.text, "LIMIT_EXCEEDED");
+        free(said.text);
+        if (!good) return answer(asked, code ? "LIMIT_EXCEEDED" : "another");
+    }
+    return answer(number, "");
+}
+
 static char kept[1 << 16];
+static volatile uint32_t spins;
 
 // Input: {"number":"N"} with the number written as a text, as a Long is.
 EXPORT(handle_request) uint64_t handle_request(char *method, uint32_t method_length, char *input, uint32_t length) {
@@ -61,18 +74,10 @@ EXPORT(handle_request) uint64_t handle_request(char *method, uint32_t method_len
         for (size_t at = 0; at < sizeof kept; at++) kept[at] = (char)(at * 2654435761u >> 24);
         return print(number, kept, sizeof kept, 1);
     }
-    ON(asks) {
-        const char *request = "{\"api\":\"okra.time\",\"method\":\"now\",\"parameters\":{}}";
-        for (long asked = 0; asked < number; asked++) {
-            struct answer said = {0, 0};
-            ask_host(&said, request, strlen(request));
-            int good = said.length > 15 && !memcmp(said.text, "{\"success\":true", 15);
-            const char *code = good ? 0 : strstr(said.text, "LIMIT_EXCEEDED");
-            free(said.text);
-            if (!good) return answer(asked, code ? "LIMIT_EXCEEDED" : "another");
-        }
-        return answer(number, "");
-    }
+    ON(asks) return ask(number, "{\"api\":\"okra.time\",\"method\":\"now\",\"parameters\":{}}");
+    ON(opens) return ask(number, "{\"api\":\"test.endless\",\"method\":\"open\",\"parameters\":{}}");
+    ON(opensAndTraps) { ask(number, "{\"api\":\"test.endless\",\"method\":\"open\",\"parameters\":{}}"); __builtin_trap(); }
+    ON(opensAndLoops) { ask(number, "{\"api\":\"test.endless\",\"method\":\"open\",\"parameters\":{}}"); for (;;) spins++; }
     ON(counts) {
         for (long asked = 0; asked < number; asked++) {
             struct answer said = {0, 0};

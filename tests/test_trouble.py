@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from insula import examples
@@ -229,6 +230,34 @@ def test_under_nohup_it_outlives_its_terminal(tmp_path: Path) -> None:
         assert httpx.get(f"{server.url}/health").status_code == 200
     finally:
         assert server.end() == 0
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_it_runs_without_its_standard_files(tmp_path: Path, closed: str) -> None:
+    """What comes next gets none of their numbers: standard error leads nowhere, and not into a socket."""
+    (tmp_path / "c.toml").write_text('[logging]\nfile = "x.log"\n' if "0" in closed else "")
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", *SERVE, "--config", "c.toml"]
+    with subprocess.Popen(command, cwd=tmp_path) as server:
+        try:
+            while not (ports := [one.laddr.port for one in listening(server.pid)]) or len(ports) < 2:
+                assert server.poll() is None
+            assert {answers(port) for port in ports} == {200}
+            if sys.platform == "linux":
+                assert os.readlink(f"/proc/{server.pid}/fd/2") == os.devnull
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
+        finally:
+            server.kill()
+
+
+def listening(pid: int) -> list[Any]:
+    return [one for one in psutil.Process(pid).net_connections("tcp") if one.status == psutil.CONN_LISTEN]
+
+
+def answers(port: int) -> int:
+    path = "/api/v1/health"
+    code = httpx.get(f"http://127.0.0.1:{port}{path}", timeout=30).status_code
+    return httpx.get(f"http://127.0.0.1:{port}/health", timeout=30).status_code if code == 404 else code
 
 
 def test_an_interrupt_during_the_start_is_no_traceback(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -91,6 +92,7 @@ class Server:
 
     def run(self) -> int:
         """Serves until SIGINT, SIGTERM or SIGHUP; 0 after an orderly stop. ConfigurationError where it cannot start."""
+        _have_standard_files()
         check_startable(self.settings)
         for entry in self._deploy:
             _file(entry)
@@ -233,6 +235,18 @@ class Server:
             except InsulaError as error:
                 if error.code is not Code.ALREADY_EXISTS:
                     raise
+
+
+def _have_standard_files() -> None:
+    """Whoever started this process may have closed its standard input, output or error (`2>&-`). The next file or socket
+    would get that number, and with it whatever anybody writes to standard error."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _with_room_for_files(settings: Settings) -> Settings:

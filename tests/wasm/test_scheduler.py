@@ -22,6 +22,7 @@ from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
 from insula.wasm.instance import LiveInstance
 from insula.wasm.machine import machine
 from insula.wasm.pace import Pace
+from insula.wasm.ticker import _PATIENCE
 from tests.guests import digest, wat
 from tests.wasm.test_contract import Steps
 
@@ -347,6 +348,18 @@ async def test_whoever_is_answered_may_call_again_at_once(floor: Floor) -> None:
     await call
     await asyncio.sleep(0)
     assert again == [b"1"]
+
+
+async def test_the_clock_goes_for_as_long_as_a_guest_runs_alone(floor: Floor) -> None:
+    """Nobody else calls anything meanwhile; without a clock the guest could not be stopped any more."""
+    guest, ticker = await Guest.of(await floor.program()), floor.schedule.ticker
+    call = guest.later("loop", within=600.0)
+    epoch = ticker.epoch
+    await until(lambda: ticker.epoch > epoch + 3 * _PATIENCE)
+    guest.instance.close()
+    with pytest.raises(UnavailableError):
+        await call
+    assert await floor.schedule.idle(5.0)
 
 
 @one_thread

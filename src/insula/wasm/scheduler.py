@@ -226,10 +226,6 @@ class Running(Generic[T]):
                 self._submit()
                 return
             pace.began = time.thread_time()
-        ticker = self._schedule.ticker
-        ticker.used = True
-        if ticker.asleep:
-            ticker.wake()
         self._instance.slice()
         self._follow(self._poll(1), here=True)
 
@@ -276,7 +272,6 @@ class Running(Generic[T]):
 
     def _work(self) -> None:
         schedule = self._schedule
-        schedule.tick()
         self._instance.slice()
         outcome = self._poll(_TURN)
         while not outcome.over and outcome.polls == _TURN and not schedule.workers.crowded:
@@ -291,9 +286,11 @@ class Running(Generic[T]):
     def _poll(self, most: int) -> _Outcome:
         """At most so many steps; fewer where the guest is done, waits or was stopped."""
         instance = self._instance
+        tick = self._schedule.tick
         polls = 0
         try:
             while polls < most:
+                tick()  # each time, or the clock would sleep while one guest runs on alone
                 next(self._steps)
                 polls += 1
                 if instance.wait is not None or instance.stopped:

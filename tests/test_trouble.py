@@ -219,6 +219,16 @@ def test_the_end_of_its_terminal_ends_it_in_order(tmp_path: Path) -> None:
         assert "stopped" in server.log.read_text()
 
 
+def test_a_signal_that_others_reopen_their_log_by_ends_nothing(tmp_path: Path) -> None:
+    with process(tmp_path, "--deploy", "greeter") as server:
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            server.popen.send_signal(number)
+            while f"nothing is done for signal {number}" not in server.log.read_text():
+                assert server.popen.poll() is None
+        assert server.call("/examples.Greeter/greet", {"name": "x"}).status_code == 200
+        assert server.end() == 0
+
+
 def test_under_nohup_it_outlives_its_terminal(tmp_path: Path) -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # is inherited
     try:

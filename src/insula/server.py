@@ -175,6 +175,10 @@ class Server:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup, or a shell's background job
                 loop.add_signal_handler(number, on_signal, number)
+        for number in (signal.SIGUSR1, signal.SIGUSR2):  # what rotates logs may send one, whose default is the end
+            loop.add_signal_handler(
+                number, log.info, "nothing is done for signal %d; a log file is followed by itself", number
+            )
         starting = asyncio.create_task(self.start())
         waiting = asyncio.create_task(stopped.wait())
         await asyncio.wait((starting, waiting), return_when=asyncio.FIRST_COMPLETED)

@@ -52,6 +52,17 @@ async def test_adds_a_stream_and_finds_it_again(depot: Depot, files: dict[str, b
     assert list((tmp_path / "depot" / "incoming").iterdir()) == []
 
 
+async def test_its_folder_is_this_users_alone_whatever_the_umask(
+    depot: Depot, files: dict[str, bytes], tmp_path: Path
+) -> None:
+    before = os.umask(0)
+    try:
+        await depot.add(stream(package(files)))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "depot").stat().st_mode & 0o777 == 0o700
+
+
 async def test_adds_a_file(depot: Depot, files: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "x.okra.pkg").write_bytes(package(files))
     assert (await depot.add(tmp_path / "x.okra.pkg")).config.name == "Greeter"

@@ -114,7 +114,8 @@ class Depot:
     def _prepare(self, beside: Path) -> None:
         with _disk():
             if not self._incoming.is_dir():
-                self._incoming.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # what lies here is run: it is ours alone
+                self._incoming.mkdir(exist_ok=True)
                 flush(self._folder.parent)
             (beside / _CONTENT).mkdir(parents=True)
 

@@ -7,6 +7,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* How many bytes from `at` on stand for themselves in a string: ASCII, but no quote, backslash or control character. Eight
+   at a time: a byte below 0x20, or equal to one of the two, borrows into its own high bit. */
+static size_t plain(const char *at, const char *end) {
+    static const uint64_t each = 0x0101010101010101;
+    const char *start = at;
+    uint64_t eight;
+    while (end - at >= 8) {
+        memcpy(&eight, at, 8);
+        uint64_t quote = eight ^ each * '"', slash = eight ^ each * '\\';
+        if ((eight | (eight - each * 0x20) | (quote - each) | (slash - each)) & each * 0x80) break;
+        at += 8;
+    }
+    while (at < end && (unsigned char)*at >= 0x20 && (unsigned char)*at < 0x80 && *at != '"' && *at != '\\') at++;
+    return (size_t)(at - start);
+}
+
 /* ---- Reading ---- */
 
 insula_reader insula_read(insula_string json) {
@@ -177,10 +193,15 @@ insula_string insula_read_string(insula_reader *in) {
     const char *start = ++in->at, *stop = start;
 
     /* The end of the string first: its text is never longer than what stands between the quotes. */
-    while (stop < in->end && *stop != '"') stop += *stop == '\\' ? 2 : 1;
+    while ((stop += plain(stop, in->end)) < in->end && *stop != '"') stop += *stop == '\\' ? 2 : 1;
     if (stop >= in->end) return insula_read_problem(in, "a string without its end"), none;
     char *text = insula_take_text((size_t)(stop - start)), *to = text;
-    while (in->at < stop) {
+    for (;;) {
+        size_t run = plain(in->at, stop);
+        memcpy(to, in->at, run);
+        to += run;
+        in->at += run;
+        if (in->at >= stop) break;
         unsigned char c = (unsigned char)*in->at;
         if (c == '\\') {
             in->at++;
@@ -189,8 +210,6 @@ insula_string insula_read_string(insula_reader *in) {
             to += length;
         } else if (c < 0x20) {
             return insula_read_problem(in, "a string with a bare control character"), none;
-        } else if (c < 0x80) {
-            *to++ = *in->at++;
         } else {
             size_t length = sequence((const unsigned char *)in->at, (const unsigned char *)stop);
             if (length == 0) return insula_read_problem(in, "a string that is not UTF-8"), none;
@@ -406,12 +425,14 @@ void insula_write_close(insula_writer *out, char bracket) {
 void insula_write_string(insula_writer *out, insula_string value) {
     static const char digits[] = "0123456789abcdef";
     put_char(out, '"');
-    size_t plain = 0;
+    size_t from = 0;
     for (size_t i = 0; i < value.length; i++) {
+        i += plain(value.data + i, value.data + value.length);
+        if (i == value.length) break;
         unsigned char c = (unsigned char)value.data[i];
         if (c >= 0x20 && c != '"' && c != '\\') continue;
-        insula_put(out, value.data + plain, i - plain);
-        plain = i + 1;
+        insula_put(out, value.data + from, i - from);
+        from = i + 1;
         if (c == '"' || c == '\\') {
             insula_put(out, (char[]){'\\', (char)c}, 2);
         } else if (c == '\n') {
@@ -420,7 +441,7 @@ void insula_write_string(insula_writer *out, insula_string value) {
             insula_put(out, (char[]){'\\', 'u', '0', '0', digits[c >> 4], digits[c & 15]}, 6);
         }
     }
-    insula_put(out, value.data + plain, value.length - plain);
+    insula_put(out, value.data + from, value.length - from);
     put_char(out, '"');
 }
 

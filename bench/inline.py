@@ -63,7 +63,7 @@ def table(handler: str) -> RouteTable:
     def binary() -> Any:
         raise NotImplementedError
 
-    plan = Plan(service, "greet", False, Policy(), 30.0, 1 << 20, codec, binary, lambda _: reply)
+    plan = Plan(service, "greet", False, Policy(), 30.0, 1 << 20, lambda: codec, binary, lambda: lambda _: reply)
     return RouteTable(ConnectGateway().routes(plan, True))
 
 

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
+from hypothesis import settings
+
+# a busy machine is no fault of what is tested
+settings.register_profile("insula", deadline=None)
+settings.load_profile("insula")
 
 
 def pytest_configure() -> None:

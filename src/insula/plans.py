@@ -1,8 +1,9 @@
 """The plan of a method: everything about a call that is known at deploy, compiled once.
 
 `services/` makes one Plan a method when a generation is staged. Every gateway reads the same plans, so what a method is
-called, who may call it, how long and how large, and how its JSON is read stands in one place. Nothing here is looked up
-or made at a request.
+called, who may call it, how long and how large, and how its JSON is read stands in one place. What many services have and
+few of them use, the codecs and the way into the service, is made when it is first asked for and then kept; a gateway asks
+for it when it prepares for a sort of request, so that nothing here is looked up or made at each.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ class Plan:
     """One method of one deployed generation.
 
     `timeout` in seconds is the longest that a call may take; a client may ask for less. `max_body` in bytes is what may
-    come in, after inflation. `binary` makes the protobuf codec at its first use (the store of them is bounded).
-    `submit` is the service's own: a plain function, called on the event loop.
+    come in, after inflation. `json` gives the codec of its JSON, `binary` that of its protobuf (the store of those is
+    bounded), `entrance` the way into the service: a plain function, called on the event loop.
     """
 
     service: ServiceId
@@ -57,7 +58,7 @@ class Plan:
     policy: Policy
     timeout: float
     max_body: int
-    json: JsonCodec
+    json: Callable[[], JsonCodec]
     binary: Callable[[], BinaryCodec]
-    submit: Callable[[Call], Reply | Pending]
+    entrance: Callable[[], Callable[[Call], Reply | Pending]]
     doc: str = ""

@@ -27,7 +27,7 @@ from insula.gateways.missing import missing_route
 from insula.plans import Plan
 from insula.schema.binary_codec import BinaryStore
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import compile_all
+from insula.schema.json_codec import JsonCodecs
 from insula.schema.policy import is_read_only, policy_of
 
 IDL = """
@@ -103,7 +103,7 @@ class Shop:
 
 
 def plans(echo: Echo) -> list[Plan]:
-    codecs = compile_all(SCHEMA)
+    codecs = JsonCodecs(SCHEMA)
     store = BinaryStore()
     return [
         Plan(
@@ -113,9 +113,9 @@ def plans(echo: Echo) -> list[Plan]:
             policy_of(method),
             5.0,
             MAX_BODY,
-            codecs[method.name],
+            partial(codecs.of, method.name),
             partial(store.codec, "digest", SCHEMA, method),
-            echo.submit,
+            lambda: echo.submit,
         )
         for method in SCHEMA.service.methods
     ]

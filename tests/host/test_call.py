@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from insula.host.call import CallCapability, inherited
 from insula.host.failures import HOST_CODES, host_error
 from insula.plans import BinaryCodec, Plan, Policy
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import compile_all
+from insula.schema.json_codec import JsonCodecs
 from tests.host.conftest import Host, scope
 
 SCHEMA = parse_idl(
@@ -37,10 +38,12 @@ class Stock:
     def __init__(self, policy: Policy = OPEN, timeout: float = 3.0, max_body: int = 1000) -> None:
         self.calls: list[Call] = []
         self.answer: Reply | Pending | Exception = Reply(b'{"name":"nail"}', (("x-a", "1"),))
-        codecs = compile_all(SCHEMA)
+        codecs = JsonCodecs(SCHEMA)
         self.plans = {
-            name: Plan(STOCK, name, False, policy, timeout, max_body, codec, no_binary, self.submit)
-            for name, codec in codecs.items()
+            name: Plan(
+                STOCK, name, False, policy, timeout, max_body, partial(codecs.of, name), no_binary, lambda: self.submit
+            )
+            for name in (method.name for method in SCHEMA.service.methods)
         }
 
     def submit(self, call: Call) -> Reply | Pending:

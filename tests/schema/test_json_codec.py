@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from insula.errors import CallerError, Code, GuestError, InsulaError
+from insula.errors import CallerError, Code, GuestError, InsulaError, PackageError
 from insula.plans import JsonCodec
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import compile_all, compile_json
+from insula.schema.json_codec import SMALL, JsonCodecs, compile_all, compile_json
+from insula.schema.model import Schema
 
 SCHEMA = parse_idl(
     """
@@ -333,3 +334,28 @@ def test_codecs_are_small() -> None:
     finally:
         tracemalloc.stop()
     assert each < 20_000
+
+
+def chain(size: int) -> Schema:
+    types = " ".join(f"type T{n} {{ a: T{n + 1} }}" for n in range(size - 1))
+    return parse_idl(f'@okra(namespace: "a") service S {{ f(input: T0): T0 }} {types} type T{size - 1} {{ a: Int }}')
+
+
+def test_a_small_schema_is_compiled_at_its_first_call_and_a_large_one_at_its_deploy() -> None:
+    for size in (SMALL, SMALL + 1):
+        codecs = JsonCodecs(chain(size))
+        codecs.prepare()
+        tracemalloc.start()
+        try:
+            codec = codecs.of("f")
+            taken = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+        assert (taken > 1000) == (size == SMALL)
+        assert codecs.of("f") is codec
+        assert codec.read_input(b'{"a":{"a":{}}}') == b'{"a":{"a":{}}}'
+
+
+def test_types_that_nest_too_deeply_are_refused_at_the_deploy() -> None:
+    with pytest.raises(PackageError, match="nest too deeply"):
+        JsonCodecs(chain(1_500)).prepare()

@@ -144,9 +144,9 @@ class TestStage:
         assert [name for name, plan in plans.items() if plan.policy.authenticated] == ["getEcho"]
         echo = plans["echo"]
         assert (echo.timeout, echo.doc) == (1.5, "Says it back.")
-        assert echo.json.read_input(b"{}") == b'{"text":""}'
+        assert echo.json().read_input(b"{}") == b'{"text":""}'
         assert echo.binary().read_input(b"\x0a\x02hi") == b'{"text":"hi"}'
-        answer = echo.submit(Call(generation.id, "echo", b'{"text":"hi"}', time.monotonic() + 10))
+        answer = echo.entrance()(Call(generation.id, "echo", b'{"text":"hi"}', time.monotonic() + 10))
         assert isinstance(answer, Reply)
         assert answer.payload == b'{"text":"hi"}'
 

@@ -12,7 +12,7 @@ import enum
 import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from insula.calls import Call, Headers, Pending, Reply
 from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
@@ -31,15 +31,13 @@ _HEADERS: dict[tuple[bool, bool], tuple[tuple[bytes, bytes], ...]] = {
     (True, False): (JSON, _NO_SNIFFING),
     (True, True): (PROTO, _NO_SNIFFING),
 }
+#: By whether a method is read only.
+_METHODS = {True: frozenset(("GET", "POST")), False: frozenset(("POST",))}
 _ACCEPT_POST = (b"accept-post", b"application/json, application/proto")
 _TIMEOUT = re.compile(rb"[0-9]{1,10}")
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
 _UTF8 = (b"utf-8", b"utf8", b"us-ascii")
-
-
-#: One way of a codec: the client's bytes and the guest's JSON.
-Codec: TypeAlias = Callable[[bytes], bytes]
 
 
 class Kind(enum.Enum):
@@ -82,9 +80,13 @@ class ConnectGateway:
     def routes(self, plan: Plan, latest: bool) -> Iterator[tuple[bytes, Route]]:
         """Paths and their route: with the version always, without it for the latest, and both below `/connect`."""
         label = f"/{plan.service}/{plan.method}"
-        methods = frozenset(("GET", "POST")) if plan.read_only else frozenset(("POST",))
         route = Route(
-            Unary(plan), label, methods=methods, policy=plan.policy, max_body=plan.max_body, timeout=plan.timeout
+            Unary(plan),
+            label,
+            methods=_METHODS[plan.read_only],
+            policy=plan.policy,
+            max_body=plan.max_body,
+            timeout=plan.timeout,
         )
         paths = [label]
         if latest:
@@ -103,16 +105,26 @@ class Asked(NamedTuple):
     idempotency_key: str
 
 
+class _Binary:
+    """The protobuf codec of a plan, which is made at the first body: the store of them may have no room for it."""
+
+    __slots__ = ("_plan",)
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def read_input(self, body: bytes) -> bytes:
+        return self._plan.binary().read_input(body)
+
+    def write_output(self, payload: bytes) -> bytes:
+        return self._plan.binary().write_output(payload)
+
+
 class Unary:
     """The handler of one method."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        #: How a body is read and an answer written, by whether they are binary; that codec is made at its first use.
-        self._codecs: tuple[tuple[Codec, Codec], ...] = (
-            (plan.json.read_input, plan.json.write_output),
-            (lambda body: plan.binary().read_input(body), lambda payload: plan.binary().write_output(payload)),
-        )
 
     def prepare(self, head: Head) -> Answerer:
         """Refuses a content type that is not Connect's, a version of the protocol that is not 1, and a head that says what
@@ -157,8 +169,10 @@ class Unary:
 
     def _of_post(self, asked: Asked, proto: bool, headers: tuple[tuple[bytes, bytes], ...]) -> Answerer:
         """Makes the call, once. All that is known of it is at hand, since this runs at every request."""
-        read, write = self._codecs[proto]
-        service, method, submit = self._plan.service, self._plan.method, self._plan.submit
+        plan = self._plan
+        codec = _Binary(plan) if proto else plan.json()
+        read, write = codec.read_input, codec.write_output
+        service, method, submit = plan.service, plan.method, plan.entrance()
         timeout, metadata, traceparent, key = asked
         if timeout <= 0:
             return _too_late

@@ -72,10 +72,11 @@ class CallCapability:
         body = bytes(asked.input)
         if len(body) > plan.max_body:
             raise HostError("LIMIT_EXCEEDED", f"the input is larger than the {plan.max_body} bytes that are allowed")
+        codec = plan.json()
         call = Call(
             plan.service,
             plan.method,
-            plan.json.read_input(b"{}" if body == b"null" else body),
+            codec.read_input(b"{}" if body == b"null" else body),
             min(caller.deadline, self._monotonic() + plan.timeout),
             inherited(caller.metadata),
             caller.principal,
@@ -84,9 +85,9 @@ class CallCapability:
             "",
             (*caller.path, str(scope.service)),
         )
-        answer = plan.submit(call)
+        answer = plan.entrance()(call)
         reply = answer if isinstance(answer, Reply) else await answer
-        return plan.json.write_output(reply.payload)
+        return codec.write_output(reply.payload)
 
 
 def inherited(metadata: Headers) -> Headers:

@@ -24,6 +24,9 @@ from insula.schema.model import Method, Schema
 from insula.schema.names import split_list
 from insula.schema.policy import is_stream
 
+#: Types of a schema that is compiled at its first call.
+SMALL = 32
+
 _encode = msgspec.json.Encoder().encode
 _REFUSALS = (msgspec.MsgspecError, ValueError, RecursionError)
 
@@ -37,6 +40,29 @@ def compile_all(schema: Schema) -> dict[str, JsonCodec]:
     """The codec of every method of a checked schema, by method name. PackageError where the types nest too deeply."""
     types = JsonTypes(JsonRules(schema))
     return {method.name: _compile(schema, method, types) for method in schema.service.methods}
+
+
+class JsonCodecs:
+    """The codecs of a schema's methods, by name, all made when the first is asked for: of many services that are deployed
+    few are called. That takes the moment of a call for a schema of up to `SMALL` types; a larger one is compiled by
+    `prepare`, at its deploy."""
+
+    __slots__ = ("_codecs", "_schema")
+
+    def __init__(self, schema: Schema) -> None:
+        self._schema = schema
+        self._codecs: dict[str, JsonCodec] | None = None
+
+    def prepare(self) -> None:
+        """Compiles a large schema, in whatever thread. PackageError where its types nest too deeply."""
+        if len(self._schema.types) > SMALL:
+            self._codecs = compile_all(self._schema)
+
+    def of(self, method: str) -> JsonCodec:
+        """The codec of one method."""
+        if self._codecs is None:
+            self._codecs = compile_all(self._schema)
+        return self._codecs[method]
 
 
 def _compile(schema: Schema, method: Method, types: JsonTypes) -> JsonCodec:

@@ -26,7 +26,7 @@ from insula.host.output import line_writer
 from insula.packages.package import MB, Package
 from insula.plans import Plan
 from insula.schema.binary_codec import BinaryStore
-from insula.schema.json_codec import compile_all
+from insula.schema.json_codec import JsonCodecs
 from insula.schema.policy import is_read_only, is_stream, policy_of
 from insula.services.clock import Clock, LoopClock
 from insula.services.service import Service, ServiceOptions
@@ -91,7 +91,8 @@ async def stage(
     _check_memory(package, workshop)
     operations = workshop.catalogue.configure(service_id, granted)
     methods = package.schema.service.methods
-    codecs = await asyncio.to_thread(compile_all, package.schema)
+    codecs = JsonCodecs(package.schema)
+    await asyncio.to_thread(codecs.prepare)
     policies = [policy_of(method) for method in methods]
     step("checked")
     async with AsyncExitStack() as resources:
@@ -136,9 +137,9 @@ async def stage(
                 policy=policy,
                 timeout=min(config.limits.timeout_ms / 1000, workshop.max_timeout),
                 max_body=workshop.max_body,
-                json=codecs[method.name],
+                json=partial(codecs.of, method.name),
                 binary=partial(workshop.binary.codec, package.digest, package.schema, method),
-                submit=service.entrance(method.name),
+                entrance=partial(service.entrance, method.name),
                 doc=method.doc,
             )
             for method, policy in zip(methods, policies, strict=True)

@@ -58,7 +58,7 @@ class Machine:
             ("max_memory_size", 1 << 32),
             ("table_elements", MAX_TABLE_ELEMENTS),
             ("max_core_instance_size", 1 << 20),
-            ("linear_memory_keep_resident", 64 << 10),
+            ("linear_memory_keep_resident", 0),
             ("table_keep_resident", 4 << 10),
             ("async_stack_keep_resident", 32 << 10),
         ):

@@ -283,7 +283,10 @@ class Service:
         elif not ticket.pending.done():
             ticket.pending.set_result(Reply(running.result(), tuple(scope.headers), tuple(scope.trailers)))
         self._leave(instance, scope, error)
-        self._pump()
+        if self._queue or not instance.alive:
+            self._pump()
+        elif self._changed is not None:
+            self._notify()
 
     def _refuse(self, ticket: Ticket, error: InsulaError) -> None:
         if not ticket.pending.done():

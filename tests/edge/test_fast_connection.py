@@ -18,6 +18,7 @@ from insula.edge.answers import checked
 from insula.edge.exchange import Answer, Head, Response, Route
 from insula.edge.fast_connection import IN_A_ROW, PATIENCE, FastConnection
 from insula.edge.lane import MAX_BODY
+from insula.edge.last_words import Last
 from insula.edge.limits import Limits
 from insula.edge.listener import Reading
 from insula.edge.routes import RouteTable
@@ -142,32 +143,57 @@ async def test_both_roads_say_the_same_split_at_any_byte(shape: str) -> None:
             assert await here.same(stream[:at], stream[at:]) == whole, at
 
 
-@pytest.mark.parametrize(
-    "pieces",
-    [
-        # answered by its head; what comes after is its body, however much it looks like a request
-        (post(post(b"smuggled")).replace(b"text/plain", b"text/csv", 1)[: -len(post(b"smuggled"))], post(b"smuggled")),
-        (post(post(b"smuggled"), path=b"/none")[: -len(post(b"smuggled"))], post(b"smuggled"), post()),
-        # within a head, a body, a chunk
-        (b"POST /do HTTP/1.1\r\nX-A: ", post(b"one request, with a strange header")),
-        (post(post(b"smuggled"))[: -len(post(b"smuggled"))], post(b"smuggled")),
-        (post(b"12" + post(b"smuggled"))[: -len(post(b"smuggled"))], post(b"smuggled")),
-        (b"POST /do HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n60\r\n", post(b"smuggled")),
-        (b"\r", post()),
-        (b"\r\n", post()),
-        # behind the last request
-        (CLOSE[:-3], CLOSE[-3:] + post(b"smuggled")),
-        (post(b"later 50", b"Connection: close\r\n"), post(b"smuggled")),
-        # behind an answer that is under way
-        (post(b"later 30"), post(b"second"), post(b"third")),
-        (GET + post(b"later 30"), post(b"second")),
-    ],
-)
+#: Reads of which the last bytes are no request, or one that has to wait for the one before.
+NO_REQUESTS: list[tuple[bytes, ...]] = [
+    # answered by its head; what comes after is its body, however much it looks like a request
+    (post(post(b"smuggled")).replace(b"text/plain", b"text/csv", 1)[: -len(post(b"smuggled"))], post(b"smuggled")),
+    (post(post(b"smuggled"), path=b"/none")[: -len(post(b"smuggled"))], post(b"smuggled"), post()),
+    # within a head, a body, a chunk
+    (b"POST /do HTTP/1.1\r\nX-A: ", post(b"one request, with a strange header")),
+    (post(post(b"smuggled"))[: -len(post(b"smuggled"))], post(b"smuggled")),
+    (post(b"12" + post(b"smuggled"))[: -len(post(b"smuggled"))], post(b"smuggled")),
+    (b"POST /do HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n60\r\n", post(b"smuggled")),
+    (b"\r", post()),
+    (b"\r\n", post()),
+    # behind the last request
+    (CLOSE[:-3], CLOSE[-3:] + post(b"smuggled")),
+    (post(b"later 50", b"Connection: close\r\n"), post(b"smuggled")),
+    # behind an answer that is under way
+    (post(b"later 30"), post(b"second"), post(b"third")),
+    (GET + post(b"later 30"), post(b"second")),
+]
+
+
+@pytest.mark.parametrize("pieces", NO_REQUESTS)
 async def test_what_is_no_request_is_never_taken_for_one(pieces: tuple[bytes, ...]) -> None:
     async with roads(LIMITS) as here:
         for _ in range(2):
             await here.same(*pieces)
             assert b"smuggled" not in [body for _, _, body in here.told[1].asked]
+
+
+@pytest.mark.parametrize("pieces", NO_REQUESTS)
+async def test_nor_where_its_very_bytes_were_one_before(pieces: tuple[bytes, ...]) -> None:
+    """On a connection that stands between two messages, with a head that the lane knows: each piece is one read."""
+    async with roads(LIMITS) as here:
+        for body in (b"smuggled", b"second", b"third"):
+            assert await one(here.lane, post(body)) == (200, body)
+        for pieces_ in (pieces, (*pieces, post(b"behind"))):
+            said = await here.ordinary.talk(post(), *pieces_)
+            here.told[1].asked.clear()
+            reader, writer = await here.lane.connect()
+            writer.write(post())
+            await reader.readuntil(b"hello")
+            [connection] = connections(here.lane)
+            for piece in pieces_:
+                connection.data_received(piece)
+            rest = await reader.read()
+            assert statuses(rest) == statuses(said)[1:]
+            assert [body for _, _, body in here.told[1].asked] == [body for _, _, body in here.told[0].asked]
+            assert b"smuggled" not in [body for _, _, body in here.told[1].asked]
+            here.told[0].asked.clear()
+            writer.close()
+            await until(lambda: not connections(here.lane))
 
 
 async def test_an_empty_line_before_a_request_is_no_slow_head() -> None:
@@ -513,6 +539,80 @@ async def test_what_is_held_comes_before_what_comes_later() -> None:
         said = await reader.read()
         order = [body for _, _, body in answers(said)]
         assert order == [b"%d" % n for n in range(IN_A_ROW + 5)] + [b"at last", b"x" * 9000, b"behind", b"bye"]
+        writer.close()
+
+
+async def test_a_whole_request_does_not_pass_what_is_held() -> None:
+    async with roads(LIMITS) as here:
+        reader, writer = await here.lane.connect()
+        writer.write(post(b"first"))
+        await reader.readuntil(b"first")
+        [connection] = connections(here.lane)
+        here.told[1].asked.clear()
+        connection.data_received(b"".join(post(b"%d" % n) for n in range(IN_A_ROW + 5)))
+        assert connection._held
+        connection.data_received(post(b"1"))  # as known as a head can be, alone and whole
+        connection.data_received(CLOSE)
+        order = [body for _, _, body in answers(await reader.read())]
+        assert order == [*(b"%d" % n for n in range(IN_A_ROW + 5)), b"1", b"bye"]
+        writer.close()
+
+
+async def test_a_connection_that_is_gone_asks_nothing_more() -> None:
+    async with roads(LIMITS) as here:
+        reader, writer = await here.lane.connect()
+        writer.write(post())
+        await reader.readuntil(b"hello")
+        [connection] = connections(here.lane)
+        assert connection._plain
+        connection.data_received(post()[:-2])
+        assert connection._begun
+        writer.transport.abort()
+        await until(lambda: not connections(here.lane))
+        assert (connection._begun, connection._rest, connection._plain) == (b"", None, False)
+        connection.data_received(post())
+        assert len(here.told[1].asked) == 1
+
+
+@pytest.mark.parametrize("end", ["shut", "linger", "fail", "pause"])
+async def test_a_connection_that_ends_or_whose_client_does_not_read_takes_no_request(end: str) -> None:
+    """Whole and known as the request is; one whose answer nobody takes is kept until somebody does."""
+    async with roads(LIMITS) as here:
+        reader, writer = await here.lane.connect()
+        writer.write(post())
+        await reader.readuntil(b"hello")
+        [connection] = connections(here.lane)
+        match end:
+            case "shut":
+                connection._shut()
+            case "linger":
+                connection._linger()
+            case "fail":
+                connection._fail(Last.HEAD_TIMEOUT)
+            case _:
+                connection.pause_writing()
+        connection.data_received(post(b"again"))
+        assert len(here.told[1].asked) == 1
+        if end == "pause":
+            assert connection._held == post(b"again")
+            connection.resume_writing()
+            await reader.readuntil(b"again")
+            writer.write(CLOSE)
+        assert len(statuses(await reader.read())) == {"fail": 1, "pause": 1}.get(end, 0)
+        writer.close()
+
+
+async def test_new_heads_are_added_as_long_as_known_ones_come_between() -> None:
+    async with roads(LIMITS) as here:
+        reader, writer = await here.lane.connect()
+        writer.write(post())
+        await reader.readuntil(b"hello")
+        [connection] = connections(here.lane)
+        for n in range(3 * PATIENCE):
+            connection.data_received(post(fields=b"X-A: %d\r\n" % n))
+            connection.data_received(post())
+        assert here.lane.lane is not None
+        assert len(here.lane.lane.memo) == 3 * PATIENCE + 1
         writer.close()
 
 

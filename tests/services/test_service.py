@@ -166,6 +166,19 @@ class TestTrap:
         assert each.service.last_error == "trap: unreachable"
         assert each.state() is State.READY
 
+    async def test_an_instance_that_ended_while_it_answered(self, bench: Make) -> None:
+        """As one does that was closed from within: its answer counts, and it is never entered again."""
+
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+            instance.alive = False
+            return b"%d" % instance.number
+
+        each = await bench(guest, max_instances=1)
+        assert each.submit() == Reply(b"1")
+        assert each.program.instances[0].closed
+        assert each.service.instances() == {"idle": 0, "busy": 0, "starting": 1, "max": 1}
+        assert await each.later() == Reply(b"2")
+
     async def test_a_hundred_traps_in_a_row(self, bench: Make) -> None:
         each = await bench(fragile, max_instances=2)
         for _ in range(100):
@@ -392,6 +405,25 @@ class TestSupervision:
         await gates.open(b"a")
         await gates.open(b"b")
         await asyncio.gather(first, second)
+
+    async def test_what_lives_is_used_though_no_other_one_starts(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=2)
+
+        def start(number: int) -> None:
+            raise LimitError("no room")
+
+        each.program.starting = start
+        first, second = each.later(b"a"), each.later(b"b")
+        await settle()
+        for payload in (b"a", b"b"):
+            await gates.open(payload)
+        await asyncio.gather(first, second)
+        assert each.state() is State.DEGRADED
+        third = each.later(b"c")
+        assert gates.entered == [b"a", b"b", b"c"]
+        await gates.open(b"c")
+        await third
 
     async def test_without_a_minimum_the_next_call_tries_again(self, bench: Make, clock: ManualClock) -> None:
         each = await bench(fragile, max_instances=1)

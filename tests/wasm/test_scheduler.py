@@ -362,6 +362,53 @@ async def test_the_clock_goes_for_as_long_as_a_guest_runs_alone(floor: Floor) ->
     assert await floor.schedule.idle(5.0)
 
 
+@pytest.mark.parametrize("way", ["at once", "woken", "in a worker"])
+async def test_a_clock_that_sleeps_is_woken(floor: Floor, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    guest, ticker = await Guest.of(await floor.program()), floor.schedule.ticker
+    gate: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    floor.answer = lambda: gate
+    epochs: list[int] = []
+
+    def on_spin(scope: Any) -> None:
+        epochs.append(ticker.epoch)
+        if len(epochs) == 50_000:  # many slices; without a clock they would be one
+            floor.go.set()
+
+    floor.on_spin = on_spin
+    if way == "woken":
+        call = guest.later("ask_and_spin")
+    with monkeypatch.context() as soon:
+        soon.setattr(ticker, "_sleep", lambda seconds: None)
+        await until(lambda: ticker.asleep)
+    gate.set_result(b"")
+    if way == "woken":
+        await call
+    else:
+        await whole(lambda: guest.start("spin", pace=Watched(slow=way == "in a worker")))
+    assert epochs[0] < epochs[-1]
+
+
+@a_still_clock
+@pytest.mark.parametrize("way", ["at once", "woken", "in a worker"])
+async def test_whoever_runs_a_guest_says_so_to_the_clock(floor: Floor, way: str) -> None:
+    """Also where it goes: it may be about to sleep."""
+    guest, ticker = await Guest.of(await floor.program()), floor.schedule.ticker
+    await until(lambda: not ticker.asleep)
+    gate: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    said: list[bool] = []
+    floor.answer, floor.on_spin = (lambda: gate), (lambda scope: said.append(ticker.used))
+    floor.go.set()
+    ticker.used = False
+    if way == "woken":
+        call = guest.later("ask_and_spin")
+        ticker.used = False
+        gate.set_result(b"")
+        await call
+    else:
+        await whole(lambda: guest.start("spin", pace=Watched(slow=way == "in a worker")))
+    assert said == [True]
+
+
 @one_thread
 async def test_a_thread_is_shared_by_who_waits_for_it(floor: Floor) -> None:
     first, second = await Guest.of(await floor.program()), await Guest.of(await floor.program())
@@ -609,6 +656,15 @@ async def test_a_coroutine_that_was_never_begun_is_closed(floor: Floor, recwarn:
     assert await floor.schedule.idle(5.0)
     assert made[0].cr_frame is None
     assert not [warning for warning in recwarn if "never awaited" in str(warning.message)]
+
+
+async def test_a_call_of_what_is_gone_is_to_be_tried_again(floor: Floor) -> None:
+    guest = await Guest.of(await floor.program())
+    guest.program.close()
+    with pytest.raises(UnavailableError, match="gone"):
+        guest.start("one")
+    with pytest.raises(UnavailableError, match="gone"):
+        guest.program.instantiate()
 
 
 # The ends of the guest's own

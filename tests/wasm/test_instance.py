@@ -1,0 +1,223 @@
+"""One instance: what it may hold the loop with, what it is told when it is stopped, and what is left of it at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from insula.errors import DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
+from insula.wasm.contract import Guest, HostImport, Limits, Signature, WasiOptions
+from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
+from insula.wasm.pace import Pace
+from tests.guests import digest, wat
+from tests.wasm.test_contract import Steps
+from tests.wasm.test_scheduler import Floor, floor, freed, whole
+
+__all__ = ["floor", "freed"]  # fixtures
+
+#: `allocate` asks the host until it answers something, `stuck` asks once and never comes back, `go` is the entry.
+GUEST = """(module
+  (import "t" "spin" (func $spin (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 2)
+  (data (i32.const 0) "\\08\\00\\00\\00\\05\\00\\00\\00words")
+  (func (export "allocate") (param i32) (result i32) (loop (br_if 0 (i32.eqz (call $spin)))) (i32.const 8))
+  (func (export "stuck") (param i32) (result i32) (drop (call $spin)) (loop (br 0)) (i32.const 8))
+  (func (export "print") (result i32) (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))
+  (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0)))
+  (func (export "go") (result i32) (call $spin)))"""
+
+ONE = Signature((), ("i32",))
+
+
+class Helped(Steps):
+    """Calls a helper export before the entry."""
+
+    def __init__(self, helper: str, pace: Pace) -> None:
+        super().__init__("go")
+        self.helper, self.pace = helper, pace
+
+    def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
+        guest.call(self.helper, 1)
+        return ()
+
+
+class Desk:
+    """A program of the guest; `spin` is what the host answers, `lines` what was printed."""
+
+    def __init__(self, engine: NativeEngine) -> None:
+        self.engine = engine
+        self.spin: Callable[[], bytes] = lambda: b"1"
+        self.lines: list[tuple[int, bytes]] = []
+
+    async def open(self, **limits: Any) -> NativeProgram:
+        path = wat(GUEST)
+        offered = HostImport("t", "spin", ONE, lambda g, a: b"", lambda s, r: self.spin(), lambda g, a: (len(a),))
+        wasi = WasiOptions(write=lambda fd, line: self.lines.append((fd, line)))
+        made = self.engine.link(await self.engine.load(path, digest(path)), [offered], Limits(**limits), wasi)
+        assert isinstance(made, NativeProgram)
+        return made
+
+
+async def owned(program: NativeProgram) -> OwnedInstance:
+    instance = await program.instantiate()
+    assert isinstance(instance, OwnedInstance)
+    return instance
+
+
+# Helper exports
+
+
+async def test_a_helper_on_the_loop_has_the_time_of_its_call(floor: Floor) -> None:
+    """Which may be less than what a helper gets on the loop."""
+    desk = Desk(floor.engine)
+    program = await desk.open()
+    instance = await owned(program)
+    run = program.runner(Helped("stuck", Pace()))
+    with pytest.raises(DeadlineError):
+        run(instance, b"", None, time.monotonic() + 0.03)
+    assert not instance.alive
+
+
+@pytest.mark.parametrize("where", ["on the loop", "in a worker"])
+async def test_a_helper_holds_a_worker_but_not_the_loop(
+    floor: Floor, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.wasm.instance.INLINE_CPU", 0.0)
+    desk, pace = Desk(floor.engine), Pace()
+    program = await desk.open()
+    instance, ticker = await owned(program), floor.schedule.ticker
+    if where == "in a worker":
+        pace.helper_overran()
+    epoch = ticker.epoch
+    desk.spin = lambda: b"1" if ticker.epoch > epoch + 12 else b""
+    start: Callable[[], Any] = lambda: program.runner(Helped("allocate", pace))(  # noqa: E731
+        instance, b"", None, time.monotonic() + 20
+    )
+    if where == "in a worker":
+        assert await whole(start) == b"1"
+    else:
+        with pytest.raises(GuestError, match="takes far too long") as caught:
+            await whole(start)
+        assert caught.value.reason == "helper"
+    instance.close()
+
+
+async def test_a_helper_in_a_worker_ends_with_its_instance(floor: Floor) -> None:
+    desk, pace, inside = Desk(floor.engine), Pace(), threading.Event()
+    program = await desk.open()
+    instance = await owned(program)
+    pace.helper_overran()
+
+    def spin() -> bytes:
+        inside.set()
+        return b""
+
+    desk.spin = spin
+    call = program.runner(Helped("stuck", pace))(instance, b"", None, time.monotonic() + 600)
+    assert not isinstance(call, bytes)
+    await asyncio.to_thread(inside.wait, 10)
+    instance.close()
+    with pytest.raises(UnavailableError):
+        await call
+    assert await floor.schedule.idle(5.0)
+
+
+# Memory
+
+
+async def test_reads_are_bounded_by_the_memory_and_by_the_limit(floor: Floor) -> None:
+    instance = await owned(await Desk(floor.engine).open(output_bytes=100))
+    assert instance.read(131072 - 100, 100) == bytes(100)
+    assert len(instance.read(0, 200, 200)) == 200
+    for pointer, size, limit, error in (
+        (0, 101, None, LimitError),
+        (0, 201, 200, LimitError),
+        (0, 51, 50, LimitError),
+        (131071, 2, None, GuestError),
+        (131073, 0, None, GuestError),
+        (-1, 1, None, GuestError),
+        (1, -1, None, GuestError),
+    ):
+        with pytest.raises(error):
+            instance.read(pointer, size, limit)
+    instance.close()
+
+
+async def test_the_memory_is_at_its_limit_where_what_was_wanted_does_not_fit(floor: Floor) -> None:
+    instance = await owned(await Desk(floor.engine).open(memory_bytes=16 << 16))
+    assert not instance.at_memory_limit()
+    assert not instance.at_memory_limit(14 << 16)
+    assert instance.at_memory_limit((14 << 16) + 1)
+    instance.enter()
+    assert instance.call("grow", 6) == 2
+    assert not instance.at_memory_limit()  # 8 are left, 6 were taken
+    assert instance.call("grow", 2) == 8
+    assert instance.at_memory_limit()  # 6 are left, 8 were taken since the call began
+    instance.enter()
+    assert not instance.at_memory_limit()
+    assert instance.call("grow", 5) == 10
+    instance.enter()
+    assert instance.at_memory_limit()  # less than an eighth is left
+    instance.close()
+    assert not instance.at_memory_limit()
+
+
+# The end
+
+
+async def test_what_a_guest_printed_last_is_written_and_nothing_is_kept(floor: Floor) -> None:
+    desk = Desk(floor.engine)
+    program = await desk.open()
+    instance = await owned(program)
+    steps = Steps("print")
+    answer = program.runner(steps)(instance, b"", "the scope", time.monotonic() + 20)
+    assert (answer if isinstance(answer, bytes) else await answer) == b"0"
+    assert desk.lines == []
+    instance.close()
+    assert desk.lines == [(1, b"words")]
+    assert instance.scope is None
+    assert instance.size() == 0
+    with pytest.raises(GuestError, match="outside"):
+        instance.read(0, 1)
+    with pytest.raises(GuestError, match="outside"):
+        instance.write(0, b"1")
+
+
+async def test_output_that_cannot_be_written_does_not_keep_an_instance(
+    floor: Floor, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(list[tuple[int, bytes]]):
+        def append(self, _: tuple[int, bytes]) -> None:
+            raise OSError("the disk is full")
+
+    desk = Desk(floor.engine)
+    desk.lines = Full()
+    program = await desk.open()
+    instance = await owned(program)
+    await whole(lambda: program.runner(Steps("print"))(instance, b"", None, time.monotonic() + 20))
+    instance.close()
+    assert floor.schedule.instances == 0
+    assert "could not be written" in caplog.text
+
+
+def _given(what: tuple[int, ...], guest: Guest, answer: bytes) -> tuple[int, ...]:
+    return what
+
+
+async def test_the_results_of_a_host_function_are_as_many_as_it_says(floor: Floor) -> None:
+    path = wat("""(module (import "t" "spin" (func $spin (result i32))) (memory (export "memory") 1)
+                    (func (export "go") (result i32) (call $spin)))""")
+    module = await floor.engine.load(path, digest(path))
+    for give in ((), (1, 2)):
+        offered = HostImport("t", "spin", ONE, lambda g, a: b"", lambda s, r: b"", partial(_given, give))
+        program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+        instance = await program.instantiate()
+        with pytest.raises(InsulaError, match="inside the server"):
+            await whole(partial(program.runner(Steps("go")), instance, b"", None, time.monotonic() + 20))

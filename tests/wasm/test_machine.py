@@ -1,0 +1,90 @@
+"""What the one machine of a process is sized by, and that there is one."""
+
+from __future__ import annotations
+
+import resource
+import threading
+from pathlib import Path
+
+import pytest
+
+from insula.errors import ConfigurationError
+from insula.wasm import machine as room
+from insula.wasm.machine import _LEAST, Sizes, _sizes, machine
+
+
+@pytest.fixture
+def mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The kernel's number of mappings, as a file that the test writes."""
+    file = tmp_path / "max_map_count"
+    monkeypatch.setattr(room, "Path", lambda _: file)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("text", "instances", "fibers"),
+    [
+        ("65530\n", 9829, 2457),
+        ("10000", 1500, 375),
+        ("1000", 150, _LEAST),
+        ("10000000", 8192, 2048),
+        ("no number", 9830, 2457),
+        (None, 9830, 2457),
+    ],
+)
+def test_the_sizes_follow_from_the_kernels_mappings(
+    mappings: Path, text: str | None, instances: int, fibers: int
+) -> None:
+    if text is not None:
+        mappings.write_text(text)
+    sizes = _sizes()
+    assert sizes == Sizes(min(instances, 8192), min(fibers, 2048))
+    assert 5 * sizes.instances <= int(text if text is not None and text.strip().isdigit() else 65536)
+
+
+def test_an_address_space_that_is_bounded_bounds_the_instances(mappings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mappings.write_text("65530")
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * 100 * (5 << 30), resource.RLIM_INFINITY))
+    assert _sizes() == Sizes(100, _LEAST)
+
+
+@pytest.mark.parametrize(("count", "space"), [("400", resource.RLIM_INFINITY), ("65530", 2 * 63 * (5 << 30))])
+def test_too_little_room_is_said_with_what_to_raise(
+    mappings: Path, monkeypatch: pytest.MonkeyPatch, count: str, space: int
+) -> None:
+    mappings.write_text(count)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (space, resource.RLIM_INFINITY))
+    with pytest.raises(ConfigurationError, match="wants 64 at least") as caught:
+        _sizes()
+    assert "vm.max_map_count" in (caught.value.hint or "")
+
+
+def test_there_is_one_machine_whoever_asks_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    all_ask = threading.Barrier(8)
+
+    class Made:
+        def __init__(self) -> None:
+            made.append(self)
+            inside.wait(5)
+
+    inside = threading.Event()
+    monkeypatch.setattr(room, "_machine", None)
+    monkeypatch.setattr(room, "Machine", Made)
+    got: list[object] = []
+
+    def ask() -> None:
+        all_ask.wait(5)
+        got.append(machine())
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    while not made:
+        pass
+    inside.set()
+    for thread in threads:
+        thread.join(5)
+    assert len(made) == 1
+    assert got == made * 8

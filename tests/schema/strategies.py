@@ -218,6 +218,20 @@ def values(draw: st.DrawFn, schema: Schema, type_name: str, depth: int = 0) -> A
     return out
 
 
+def broken(value: Any) -> st.SearchStrategy[Any]:
+    """The value with one thing in it replaced by something that may not fit."""
+    odd: st.SearchStrategy[Any] = st.sampled_from(
+        [None, True, 0, -1, 1.0, 1.5, 2**31, 2**63, "", "x", "1", [], {}, [None], "2026-02-30T00:00:00Z"]
+    )
+    if isinstance(value, dict) and value:
+        return st.sampled_from(sorted(value)).flatmap(
+            lambda key: broken(value[key]).map(lambda inner: {**value, key: inner})
+        )
+    if isinstance(value, list) and value:
+        return broken(value[0]).map(lambda inner: [inner, *value[1:]])
+    return odd
+
+
 def same(one: Any, other: Any) -> bool:
     """Equality of two parsed JSON values, where 1 and 1.0 are one number and NaN is itself."""
     if isinstance(one, dict) and isinstance(other, dict):

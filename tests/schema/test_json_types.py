@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +16,7 @@ from insula.schema.json_codec import compile_all
 from insula.schema.json_types import JsonTypes
 from insula.schema.json_walk import Direction, JsonError, JsonRules
 from insula.schema.model import Schema
-from tests.schema.strategies import same, schemas, values
+from tests.schema.strategies import broken, same, schemas, values
 
 
 @settings(max_examples=60, deadline=None)
@@ -37,20 +36,6 @@ def test_quick_and_thorough_agree(data: st.DataObject, schema: Schema, direction
         if quick is not None:
             # what the types take, the rules take in the same way; what they leave is the rules' own
             assert same(quick, rules.read(text, kind.name, False, direction))
-
-
-def broken(value: Any) -> st.SearchStrategy[Any]:
-    """The value with one thing in it replaced by something that may not fit."""
-    odd: st.SearchStrategy[Any] = st.sampled_from(
-        [None, True, 0, -1, 1.0, 1.5, 2**31, 2**63, "", "x", "1", [], {}, [None], "2026-02-30T00:00:00Z"]
-    )
-    if isinstance(value, dict) and value:
-        return st.sampled_from(sorted(value)).flatmap(
-            lambda key: broken(value[key]).map(lambda inner: {**value, key: inner})
-        )
-    if isinstance(value, list) and value:
-        return broken(value[0]).map(lambda inner: [inner, *value[1:]])
-    return odd
 
 
 def test_a_message_that_is_the_same_both_ways_has_one_class() -> None:

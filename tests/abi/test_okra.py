@@ -6,6 +6,7 @@ import json
 import struct
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 
 from insula.abi.okra import FIRST_BUFFER, MAX_ERROR_TEXT, MAX_HOST_REQUEST, OkraAbi
 from insula.errors import Code, GuestError, InsulaError, LimitError, PackageError
-from insula.wasm.contract import Engine, Limits, RefusalError, Signature, WasiOptions
+from insula.wasm.contract import Engine, Guest, Limits, RefusalError, Signature, WasiOptions
+from insula.wasm.engine import NativeEngine
 from tests.guests import digest, wat
 from tests.wasm.rig import Rig
 
@@ -100,6 +102,14 @@ def test_the_one_call_entry_needs_both_its_exports() -> None:
     assert (exchange.export, exchange.begin(Record([7]), b"{}")) == ("insula_call", (3, 2))
 
 
+def test_a_buffer_of_the_one_call_is_asked_for_where_none_holds_the_input() -> None:
+    guest, exchange = Record([100, 200]), ABI.exchange({**EXPORTS, **ONE_CALL}, "add", 3)
+    for size in (0, FIRST_BUFFER, FIRST_BUFFER + 1, FIRST_BUFFER + 1, 1):
+        assert exchange.begin(guest, b"x" * size) == (3, size)
+    assert guest.calls == [("insula_input", (FIRST_BUFFER,)), ("insula_input", (FIRST_BUFFER + 1,))]
+    assert (guest.room_at, guest.room) == (200, FIRST_BUFFER + 1)
+
+
 # The six calls
 
 
@@ -121,6 +131,9 @@ def test_six_calls_in_order() -> None:
 def test_no_pointer_is_freed_twice_and_null_never() -> None:
     guest = Record([100, 200])
     assert six(guest, b"{}", 200 << 32 | 2) == b"{}"
+    assert [args for export, args in guest.calls if export == "deallocate"] == [(100,), (200,)]
+    guest = Record([100, 200])
+    assert six(guest, b"{}", 100 << 32 | 3) == b"add"
     assert [args for export, args in guest.calls if export == "deallocate"] == [(100,), (200,)]
     guest = Record([100, 100])
     with pytest.raises(RefusalError, match="without a message") as caught:
@@ -317,6 +330,30 @@ async def test_a_result_of_the_one_call_is_checked_each_time(
             await call(payload)
     assert instance.alive == (says in (None, RefusalError))
     instance.close()
+
+
+async def test_the_buffer_is_asked_for_once_where_it_holds_the_input(cache: Path) -> None:
+    """The engine goes the short way from the second call on: the exchange is not asked."""
+    engine = await NativeEngine.open(cache)
+    path = wat(SAYS)
+    program = engine.link(await engine.load(path, digest(path)), [], Limits(), WasiOptions())
+    exchange = ABI.exchange({**EXPORTS, **ONE_CALL}, "m", 0)
+    begun: list[bytes] = []
+
+    class Told:
+        export, number, pace, finish = exchange.export, exchange.number, exchange.pace, exchange.finish
+
+        def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
+            begun.append(payload)
+            return exchange.begin(guest, payload)
+
+    instance = await program.instantiate()
+    payload = struct.pack("<II", 2, 0)
+    for _ in range(3):
+        answer = program.runner(Told())(instance, payload, None, time.monotonic() + 10)
+        assert (answer if isinstance(answer, bytes) else await answer) == b"\0\0"
+    assert begun == [payload]
+    await engine.close()
 
 
 async def test_a_buffer_that_is_smaller_than_was_asked_for(engine: Engine) -> None:

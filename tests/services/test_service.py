@@ -347,6 +347,21 @@ class TestInstances:
         assert each.service.instances()["idle"] == 1
         assert clock.pending == 0
 
+    async def test_memory_that_others_need_is_given_back_down_to_the_minimum(self, bench: Make) -> None:
+        gates = Gates()
+        each = await bench(gates, min_instances=2, max_instances=5)
+        pending = [each.later(b"%d" % number) for number in range(4)]
+        await settle()
+        for number in range(3):
+            await gates.open(b"%d" % number)
+        each.service.shed()
+        assert each.service.instances() == {"idle": 1, "busy": 1, "starting": 0, "max": 5}
+        assert (each.program.living, each.service.counts.passivated) == (2, 2)
+        each.service.shed()
+        assert each.program.living == 2
+        await gates.open(b"3")
+        await asyncio.gather(*pending)
+
 
 class TestSupervision:
     async def test_a_first_instance_that_does_not_start(self, bench: Make) -> None:
@@ -455,6 +470,24 @@ class TestCancel:
         await asyncio.gather(running, third)
         assert gates.entered == [b"a", b"c"]
         assert each.service.counts.errors == {Code.CANCELED: 1}
+
+    async def test_while_it_is_answered(self, bench: Make) -> None:
+        """From within its own call, that is; who waits behind it is served all the same."""
+        gates = Gates()
+
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes | Awaitable[bytes]:
+            if payload == b"first":
+                return gates(instance, scope, method, payload)
+            if payload == b"second":
+                waiting.cancel()
+            return payload
+
+        each = await bench(guest, max_instances=1)
+        running, waiting, last = each.later(b"first"), each.later(b"second"), each.later(b"third")
+        await gates.open(b"first")
+        assert (await last).payload == b"third"
+        assert waiting.cancelled()
+        await running
 
     async def test_in_the_same_turn_as_the_instance_comes_free(self, bench: Make) -> None:
         gates = Gates()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 
 import pytest
 
@@ -76,6 +77,34 @@ async def test_what_comes_after_a_request_that_closes_is_not_even_parsed() -> No
         here.probe.pending[0].set_result(Response(200, (), b""))
         assert statuses(await reader.read()) == [200]
         assert here.drops == {}
+        writer.close()
+
+
+async def test_a_client_that_ends_its_half_and_takes_nothing_is_cut_off() -> None:
+    """Whether little is left for it, less than a transport calls much, or more."""
+    async with street(Limits(write_timeout=0.1, linger=30.0)) as here:
+        here.listener._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        for size in (10, 60_000, 10_000_000):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(client, (here.listener.host, here.listener.port))
+            _, writer = await asyncio.open_connection(sock=client, limit=1)
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(b"GET /echo?big=%d HTTP/1.1\r\nHost: a\r\n\r\n" % size)
+            await until(lambda: here.probe.heads)
+            writer.write_eof()
+            await until(lambda: here.listener.connections == 0)
+            here.probe.heads.clear()
+            writer.close()
+
+
+async def test_requests_ahead_of_the_end_are_answered_in_the_same_read() -> None:
+    async with street() as here:
+        reader, writer = await here.connect()
+        writer.write(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
+        writer.write_eof()
+        assert statuses(await reader.read()) == [200]
         writer.close()
 
 

@@ -164,6 +164,10 @@ class HttpConnection(HttpToolsProtocol):
             return
         self.cycle.keep_alive = False
 
+    def eof_received(self) -> None:
+        """The client is gone, or has no more to say, which cannot be told apart: what was written has its time."""
+        self._ending.whole()
+
     def abort(self) -> None:
         """Ends the connection at once, whatever is under way."""
         self.transport.abort()
@@ -345,7 +349,7 @@ class HttpConnection(HttpToolsProtocol):
     # answers out
 
     def on_response_complete(self) -> None:
-        if self._ending.begun:
+        if self._ending.begun or self.transport.is_closing():
             self.server_state.total_requests += 1
             return
         super().on_response_complete()

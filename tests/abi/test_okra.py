@@ -154,6 +154,16 @@ def test_no_memory(full: bool, error: type[InsulaError]) -> None:
         six(Record([0], full=full), b"{}", 0)
 
 
+def test_the_memory_is_asked_whether_it_holds_what_was_wanted() -> None:
+    class Nearly(Record):
+        def at_memory_limit(self, wanted: int = 0) -> bool:
+            return wanted > 1000
+
+    for size, error in ((1000, GuestError), (1001, LimitError)):
+        with pytest.raises(error, match=f"no memory for {size} bytes"):
+            six(Nearly([100, 0]), b"x" * size, 0)
+
+
 @pytest.mark.parametrize(
     ("body", "code", "message"),
     [

@@ -273,9 +273,11 @@ class Running(Generic[T]):
     def _work(self) -> None:
         schedule = self._schedule
         self._instance.slice()
-        outcome = self._poll(_TURN)
+        outcome = first = self._poll(_TURN)
         while not outcome.over and outcome.polls == _TURN and not schedule.workers.crowded:
             outcome = self._poll(_TURN)
+        if outcome is not first:  # or the end of a long call, in the first slice of a turn, would pass for a quick one
+            outcome = outcome._replace(polls=_TURN + outcome.polls)
         try:
             schedule.loop.call_soon_threadsafe(self._returned, outcome)
         except RuntimeError:  # the loop is closed

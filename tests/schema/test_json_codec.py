@@ -269,6 +269,8 @@ def test_what_the_client_gets(method: str, payload: bytes, answer: Any) -> None:
         ("shutdown", b"1", "$: expected true or false"),
         ("shutdown", b'{"response": true}', "$: expected true or false, got an object"),
         ("longs", b"[1.5]", "$[0]: expected a whole number"),
+        ("when", b'"yesterday"', "$: expected an RFC 3339"),
+        ("count", b'"1.5"', "$: expected a whole number"),
         ("ping", b"oops", "$: not JSON"),
         ("ping", b'{"a": "\xff"}', "invalid UTF-8"),
         ("echo", b'{"lt": ["yesterday"]}', "$.lt[0]: expected an RFC 3339"),

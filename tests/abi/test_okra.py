@@ -366,6 +366,24 @@ async def test_the_buffer_is_asked_for_once_where_it_holds_the_input(cache: Path
     await engine.close()
 
 
+async def test_a_buffer_in_memory_that_has_just_grown(engine: Engine) -> None:
+    """The first input ends before the old end of the memory, the second one behind it."""
+    path = wat(
+        SAYS.replace(
+            "(result i32) (i32.const 131008))", "(result i32) (drop (memory.grow (i32.const 1))) (i32.const 131008))"
+        )
+    )
+    module = await engine.load(path, digest(path))
+    program = engine.link(module, [], Limits(), WasiOptions())
+    run = program.runner(ABI.exchange(module.exports, "m", 0))
+    instance = await program.instantiate()
+    for size in (8, 100, FIRST_BUFFER):
+        answer = run(instance, struct.pack("<II", size, 131008) + b"x" * (size - 8), None, time.monotonic() + 10)
+        answer = answer if isinstance(answer, bytes) else await answer
+        assert answer[8:] == b"x" * (size - 8)
+    instance.close()
+
+
 async def test_a_buffer_that_is_smaller_than_was_asked_for(engine: Engine) -> None:
     path = wat(SAYS)
     module = await engine.load(path, digest(path))

@@ -570,9 +570,36 @@ async def test_a_connection_that_is_gone_asks_nothing_more() -> None:
         assert connection._begun
         writer.transport.abort()
         await until(lambda: not connections(here.lane))
-        assert (connection._begun, connection._rest, connection._plain) == (b"", None, False)
+        assert (connection._begun, connection._rest) == (b"", None)
+        reader, writer = await here.lane.connect()
+        writer.write(post())
+        await reader.readuntil(b"hello")
+        [idle] = connections(here.lane)
+        writer.transport.abort()
+        await until(lambda: not connections(here.lane))
+        for gone in (connection, idle):
+            gone.data_received(post())
+        assert len(here.told[1].asked) == 2
+
+
+async def test_a_request_behind_the_answer_that_filled_the_buffer_is_kept() -> None:
+    async with roads(Limits(write_timeout=30.0)) as here:
+        reader, writer = await here.lane.connect()
+        writer.write(post())
+        await reader.readuntil(b"hello")
+        [connection] = connections(here.lane)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        count = 0
+        while not connection.flow.write_paused:  # a head that is new each time is not taken straight away
+            connection.data_received(post(b"big 60000", b"X-A: %d\r\n" % count))
+            count += 1
         connection.data_received(post())
-        assert len(here.told[1].asked) == 1
+        assert connection._held == post()
+        assert len(here.told[1].asked) == 1 + count
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        writer.write(CLOSE)
+        assert statuses(await reader.read()) == [200] * (count + 2)
+        writer.close()
 
 
 @pytest.mark.parametrize("end", ["shut", "linger", "fail", "pause"])

@@ -7,13 +7,16 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from insula.abi.okra import OkraAbi
 from insula.errors import DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm.contract import Guest, HostImport, Limits, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
+from insula.wasm.instance import LiveInstance
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
 from tests.wasm.test_contract import Steps
@@ -221,3 +224,107 @@ async def test_the_results_of_a_host_function_are_as_many_as_it_says(floor: Floo
         instance = await program.instantiate()
         with pytest.raises(InsulaError, match="inside the server"):
             await whole(partial(program.runner(Steps("go")), instance, b"", None, time.monotonic() + 20))
+
+
+# The short way of the one call
+
+
+#: A guest with the one call: by its number it answers its input, asks the host, spins until the host answers, traps, takes
+#: memory and never ends, or calls nobody and never ends.
+ONE_CALL = """(module
+  (import "t" "ask" (func $ask (result i32)))
+  (import "t" "spin" (func $spin (result i32)))
+  (memory (export "memory") 2)
+  (func (export "allocate") (param i32) (result i32) (i32.const 8))
+  (func (export "deallocate") (param i32))
+  (func (export "handle_request") (param i32 i32 i32 i32) (result i64) (i64.const 0))
+  (func (export "insula_input") (param i32) (result i32) (i32.const 1024))
+  (func (export "insula_call") (param $number i32) (param $size i32) (result i64)
+    (if (i32.eq (local.get $number) (i32.const 1)) (then (drop (call $ask))))
+    (if (i32.eq (local.get $number) (i32.const 2)) (then (loop (br_if 0 (i32.eqz (call $spin))))))
+    (if (i32.eq (local.get $number) (i32.const 3)) (then unreachable))
+    (if (i32.eq (local.get $number) (i32.const 4)) (then (drop (memory.grow (i32.const 100))) (loop (br 0))))
+    (if (i32.eq (local.get $number) (i32.const 5)) (then (loop (br 0))))
+    (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.extend_i32_u (local.get $size)))))"""
+
+
+async def one_call(floor: Floor, engine: NativeEngine) -> Callable[..., bytes | asyncio.Future[bytes]]:
+    """Calls of one instance, each by its number, that has gone the long way once."""
+    path = wat(ONE_CALL)
+    module = await engine.load(path, digest(path))
+    imports = [
+        HostImport("t", "ask", ONE, lambda g, a: b"", floor._ask, lambda g, a: (len(a),)),
+        HostImport("t", "spin", ONE, lambda g, a: b"", floor._spin, lambda g, a: (len(a),)),
+    ]
+    program = engine.link(module, imports, Limits(memory_bytes=32 << 20), WasiOptions())
+    instance = await program.instantiate()
+    runners = [program.runner(OkraAbi().exchange(module.exports, "m", number)) for number in range(6)]
+
+    def call(number: int, *, within: float = 20.0) -> bytes | asyncio.Future[bytes]:
+        return runners[number](instance, b"[1]", None, time.monotonic() + within)
+
+    assert await whole(partial(call, 0)) == b"[1]"
+    assert instance.room >= 3
+    return call
+
+
+async def test_what_goes_the_short_way_may_wait_and_take_its_time(floor: Floor) -> None:
+    call = await one_call(floor, floor.engine)
+    floor.answer = lambda: asyncio.sleep(0, b"")
+    assert await whole(partial(call, 1)) == b"[1]"
+    spinning = call(2)
+    assert not isinstance(spinning, bytes)
+    floor.go.set()
+    assert await spinning == b"[1]"
+    assert await whole(partial(call, 0)) == b"[1]"
+    with pytest.raises(DeadlineError):
+        await whole(partial(call, 5, within=0.1))
+
+
+async def test_what_goes_the_short_way_may_trap(floor: Floor, freed: list[tuple[LiveInstance, str]]) -> None:
+    call = await one_call(floor, floor.engine)
+    with pytest.raises(GuestError, match="unreachable"):
+        await whole(partial(call, 3))
+    assert len(freed) == 1
+    with pytest.raises(InsulaError, match="was ended"):
+        call(0)
+
+
+async def test_what_goes_the_short_way_and_takes_memory_that_is_not_there(cache: Path) -> None:
+    engine = await NativeEngine.open(cache, guest_memory=1 << 20)
+    call = await one_call(Floor(engine), engine)
+    with pytest.raises(LimitError, match="guests of this server") as caught:
+        await whole(partial(call, 4))
+    assert caught.value.reason == "guest_memory"
+    assert engine.guest_memory.held == 0
+    await engine.close()
+
+
+@pytest.mark.parametrize("before", ["nothing", "an entry", "an entry that took longer", "the short way"])
+async def test_a_helper_never_yields_whatever_ran_before_it(floor: Floor, before: str) -> None:
+    """In a module without imports a helper that yielded would end the process."""
+    path = wat("""(module (memory (export "memory") 2)
+        (func (export "stuck") (param i32) (result i32) (loop (br 0)) (i32.const 8))
+        (func (export "go") (result i32) (i32.const 1))
+        (func (export "long") (result i32) (local $n i32)
+          (loop (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 100000000))))
+          (i32.const 1))
+        (func (export "short") (param i32 i32) (result i64) (i64.const 0x100000001)))""")
+    module = await floor.engine.load(path, digest(path))
+    program = floor.engine.link(module, [], Limits(), WasiOptions())
+    instance = await program.instantiate()
+    assert isinstance(instance, OwnedInstance)
+    match before:
+        case "an entry":
+            assert instance.launch("go", ()) == 1
+        case "an entry that took longer":
+            floor.schedule.tick()
+            given = instance.launch("long", ())
+            while given is None:
+                given = instance.poll()
+            assert given == 1
+        case "the short way":
+            instance.room_at, instance.room = 8, 8
+            assert instance.swap("short", 0, b"1") == b"\0"
+    with pytest.raises(GuestError, match="takes far too long"):
+        await whole(partial(program.runner(Helped("stuck", Pace())), instance, b"", None, time.monotonic() + 20))

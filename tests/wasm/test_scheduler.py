@@ -49,6 +49,7 @@ class Watched(Pace):
     def __init__(self, *, slow: bool = False) -> None:
         super().__init__()
         self.said: list[str] = []
+        self.spent: list[float] = []
         if slow:
             self.helper_overran()
 
@@ -58,6 +59,7 @@ class Watched(Pace):
 
     def missed(self, spent: float) -> None:
         self.said.append("missed")
+        self.spent.append(spent)
         super().missed(spent)
 
     def was_slow(self) -> None:
@@ -346,6 +348,21 @@ async def test_the_processors_time_is_counted_from_when_a_watched_method_wakes(f
     assert pace.began > began
 
 
+async def test_what_a_slice_took_of_the_processor_is_told_of_a_method_that_is_watched(floor: Floor) -> None:
+    guest, pace = await Guest.of(await floor.program()), Watched()
+    before = time.thread_time()
+    for _ in range(2):
+        floor.go.clear()
+        floor.spun.clear()
+        call = guest.later("spin", pace=pace)
+        await until(lambda: floor.in_workers)
+        floor.go.set()
+        await call
+    first, second = pace.spent
+    assert first == 0.0  # nobody had looked
+    assert 0.0 < second <= time.thread_time() - before
+
+
 @a_still_clock
 async def test_whoever_is_answered_may_call_again_at_once(floor: Floor) -> None:
     guest = await Guest.of(await floor.program())
@@ -420,8 +437,7 @@ async def test_whoever_runs_a_guest_says_so_to_the_clock(floor: Floor, way: str)
 @one_thread
 async def test_a_thread_is_shared_by_who_waits_for_it(floor: Floor) -> None:
     first, second = await Guest.of(await floor.program()), await Guest.of(await floor.program())
-    slow = Pace()
-    slow.helper_overran()
+    slow = Watched(slow=True)
     endless = first.later("loop", pace=slow)
     await until(lambda: first.instance.inline is False)
     call = second.later("spin", pace=slow)
@@ -429,6 +445,7 @@ async def test_a_thread_is_shared_by_who_waits_for_it(floor: Floor) -> None:
     floor.go.set()
     assert await asyncio.wait_for(call, 10) == b"2"
     assert not endless.done()
+    assert "missed" not in slow.said  # that is for who holds the loop
     first.instance.close()
     with pytest.raises(UnavailableError):
         await endless

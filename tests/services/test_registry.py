@@ -164,6 +164,21 @@ class TestFollowers:
         registry.remove("shop.Orders.v2")
         assert seen == [(), ("shop.Orders.v1",), ("shop.Orders.v1", "shop.Orders.v2"), ("shop.Orders.v2",)]
 
+    def test_several_at_once_are_one_table_or_none(self) -> None:
+        registry = Registry()
+        seen: list[tuple[str, ...]] = []
+        registry.on_change(lambda table: seen.append(tuple(str(each.id) for each in table.generations)))
+        registry.install(generation("shop.Stock.v1"))
+        registry.fill([generation("shop.Orders.v1"), generation("shop.Orders.v2")])
+        with pytest.raises(CallerError):
+            registry.fill([generation("shop.Bills.v1"), generation("shop.Orders.v1.v1")])
+        assert seen == [
+            (),
+            ("shop.Stock.v1",),
+            ("shop.Stock.v1", "shop.Orders.v1", "shop.Orders.v2"),
+        ]
+        assert str(registry.find("shop.Orders").id) == "shop.Orders.v2"  # type: ignore[union-attr]
+
     def test_one_that_refuses_undoes_the_change_for_all(self) -> None:
         registry = Registry()
         seen: list[Table] = []

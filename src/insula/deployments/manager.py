@@ -109,16 +109,22 @@ class DeploymentManager:
                     log.exception("%s does not start", row.service_id)
                 return None
 
-        for row, generation in zip(rows, await asyncio.gather(*map(prepare, rows)), strict=True):
-            if generation is None:
-                continue
-            try:
-                self._registry.install(generation)
-            except InsulaError as error:
-                self._failed[row.service_id] = str(error)
-                log.error("%s does not start: %s", row.service_id, error)
-                await generation.close()
+        prepared = zip(rows, await asyncio.gather(*map(prepare, rows)), strict=True)
+        await self._install([(row, generation) for row, generation in prepared if generation is not None])
         self._sweep_later()
+
+    async def _install(self, started: list[tuple[DeploymentRow, Generation]]) -> None:
+        """All at once; where they do not go together, one after the other, as they were deployed."""
+        try:
+            self._registry.fill([generation for _, generation in started])
+        except InsulaError:
+            for row, generation in started:
+                try:
+                    self._registry.install(generation)
+                except InsulaError as error:
+                    self._failed[row.service_id] = str(error)
+                    log.error("%s does not start: %s", row.service_id, error)
+                    await generation.close()
 
     async def _keep_what_is_there(self) -> None:
         """A database that knows of no deployment beside a depot with packages is most likely another one than they were

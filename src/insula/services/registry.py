@@ -9,7 +9,7 @@ it, to be drained: what it accepted it finishes, and nothing new can find it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from insula.calls import Call, Pending, Reply, ServiceId
@@ -90,6 +90,10 @@ class Registry:
         if replaced is not None:
             replaced.service.successor = self
         return replaced
+
+    def fill(self, generations: Sequence[Generation]) -> None:
+        """Puts in several at once, where none of them is there yet: one table for all. As `install`, all or none."""
+        self._swap(Table((*self.table.generations, *generations)))
 
     def remove(self, name: ServiceId | str) -> Generation:
         """Takes a generation out by its full id and returns it; CallerError `not_found`."""

@@ -19,8 +19,8 @@ from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
 from insula.wasm.instance import LiveInstance
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
+from tests.wasm.floor import Floor, floor, freed, whole
 from tests.wasm.test_contract import Steps
-from tests.wasm.test_scheduler import Floor, floor, freed, whole
 
 __all__ = ["floor", "freed"]  # fixtures
 

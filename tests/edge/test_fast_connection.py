@@ -25,7 +25,7 @@ from insula.edge.routes import RouteTable
 from insula.errors import InsulaError, LimitError
 from insula.plans import Policy
 from tests.edge.conftest import Street, answers, statuses, until
-from tests.edge.roads import CLOSE, TEXT, Roads, Told, chunked, neutral, post, roads
+from tests.edge.roads import CLOSE, PLAIN, TEXT, Roads, Told, chunked, neutral, post, roads
 
 LIMITS = Limits(linger=0.3, keep_alive_timeout=0.3, head_timeout=0.3, body_timeout=0.3, first_byte_timeout=2.0)
 GET = b"GET /read HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -293,6 +293,55 @@ async def test_a_head_that_came_before_is_not_read_again() -> None:
         assert told.prepared == 1
         assert told.peers == {("127.0.0.1", "http")}
         assert told.tasks == [None, None]  # answered within the connection
+
+
+#: Ten bytes each, so that all have one head: what is known of the last answer to it must not be said of another one.
+SAME_HEAD = [
+    *(b"status 204", b"status 304", b"status 404", b"status 503", b"long 00900", b"long 01023", b"long 01024"),
+    *(b"long 65535", b"long 65536", b"big 000900", b"many 00003", b"trap      ", b"raise     ", b"refuse    "),
+    *(b"json      ", b"bad       ", b"none      ", b"later 0001", b"x" * 10),
+]
+
+
+@pytest.mark.parametrize("fields", [b"", b"Accept-Encoding: gzip\r\n"], ids=["plain", "gzip"])
+async def test_an_answer_that_is_known_is_not_given_for_another(
+    fields: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL")
+    usual = post(b"the usual.", fields)
+    async with roads(LIMITS) as here:
+        for body in SAME_HEAD:
+            assert len(body) == 10
+            await here.same(usual * 2 + post(body, fields) * 2 + usual + CLOSE)
+        assert len(here.told[1].asked) == 6
+        numbers = [road.app.metrics.routes["/do"] for road in here.both]
+        assert numbers[0].by_status() == numbers[1].by_status()
+        assert (numbers[0].bytes_in, numbers[0].bytes_out) == (numbers[1].bytes_in, numbers[1].bytes_out)
+
+
+async def test_the_fields_of_the_listener_are_those_of_now() -> None:
+    async with roads(LIMITS) as here:
+        reader, writer = await here.lane.connect()
+        state = here.lane.listener._server.server_state
+        for date in (b"one", b"two", b"two", b"three"):
+            if state.default_headers != [(b"date", date)]:
+                state.default_headers = [(b"date", date)]
+            writer.write(post())
+            said = await reader.readuntil(b"hello")
+            assert answers(said)[0][1][b"date"] == date
+        writer.close()
+
+
+@pytest.mark.parametrize(("bound", "quick"), [(-1.0, 0), (60.0, 3)])
+async def test_what_is_quick_is_counted_so(bound: float, quick: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insula.edge.lane.QUICK", bound)
+    async with roads(LIMITS) as here:
+        assert statuses(await here.lane.talk(post() * 4 + CLOSE)) == [200] * 5
+        stats = here.lane.app.metrics.routes["/do"]
+        assert stats.quick == quick  # the first has to be told first, and the last is the ordinary road's
+        assert stats.by_status() == {200: 5}
+        assert (stats.bytes_in, stats.bytes_out) == (23, 23)
+        assert stats.seconds > 0
 
 
 async def test_the_body_of_a_known_head_may_come_with_the_next_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -757,7 +806,7 @@ async def test_an_answer_whose_body_is_no_bytes_is_the_same_500_on_both_roads(
 ) -> None:
     class Wrong(Told):
         def answer(self, head: Head, facts: bytes, _: bytes) -> Answer:
-            response = Response(status, (TEXT,), body)
+            response = Response(status, PLAIN, body)
             if not later:
                 return response
             answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()

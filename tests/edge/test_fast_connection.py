@@ -341,6 +341,8 @@ async def test_what_is_quick_is_counted_so(bound: float, quick: int, monkeypatch
         assert stats.quick == quick  # the first has to be told first, and the last is the ordinary road's
         assert stats.by_status() == {200: 5}
         assert (stats.bytes_in, stats.bytes_out) == (23, 23)
+        stats.seconds = 0.0
+        assert await one(here.lane, post()) == (200, b"hello")
         assert stats.seconds > 0
 
 

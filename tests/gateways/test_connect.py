@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.calls import Reply
+from insula.calls import Pending, Principal, Reply
+from insula.edge.exchange import Head, Response, Route
 from insula.errors import WIRE, CallerError, Code, Detail, InsulaError
-from insula.gateways.connect import Kind, kind_of, timeout_of
+from insula.gateways.connect import Kind, _later, kind_of, timeout_of
 from tests.gateways.conftest import MAX_BODY, Shop
 
 THING = {"name": "x"}
@@ -346,3 +348,51 @@ class TestLater:
         asking.cancel()
         async with asyncio.timeout(2):
             await shop.echo.cancelled.wait()
+
+    async def test_what_goes_wrong_while_it_is_written_is_its_error(self) -> None:
+        def finish(reply: Reply) -> Response:
+            raise RuntimeError("a mistake")
+
+        pending: Pending = asyncio.get_running_loop().create_future()
+        answer = _later(pending, finish)
+        pending.set_result(Reply(b"{}"))
+        with pytest.raises(RuntimeError, match="a mistake"):
+            await asyncio.wait_for(answer, 5)
+
+    @pytest.mark.parametrize("how", ["cancelled", "failed", "answered"])
+    async def test_a_reply_that_nobody_waits_for_is_dropped(self, how: str) -> None:
+        """Also one that comes in the very turn in which the client leaves."""
+        loop, wrong = asyncio.get_running_loop(), []
+        loop.set_exception_handler(lambda _, context: wrong.append(context))
+        pending: Pending = loop.create_future()
+        answer = _later(pending, lambda reply: Response(200, (), reply.payload))
+        if how == "failed":
+            pending.set_exception(InsulaError("too late"))
+        elif how == "answered":
+            pending.set_result(Reply(b"{}"))
+        answer.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert pending.cancelled() == (how == "cancelled")
+        del pending, answer
+        gc.collect()
+        assert wrong == []
+
+
+async def test_who_calls_is_told_to_the_service(shop: Shop) -> None:
+    class Proves:
+        def concerns(self, _: Route) -> bool:
+            return True
+
+        def __call__(self, head: Head, _: Route) -> None:
+            head.principal = Principal("ada", ("clerk",))
+
+    shop.app.checks = (Proves(),)
+    await shop.post(THING)
+    assert shop.echo.calls[0].principal == Principal("ada", ("clerk",))
+
+
+async def test_an_error_to_a_get_is_no_page_either(shop: Shop) -> None:
+    answer = await shop.http.get("/shop.Echo/getThing", params={"connect": "v1", "encoding": "json", "message": "[]"})
+    assert (answer.status_code, answer.headers["x-content-type-options"]) == (400, "nosniff")
+    assert "x-content-type-options" not in (await shop.post(b"[]")).headers

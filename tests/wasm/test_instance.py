@@ -16,13 +16,14 @@ from insula.abi.okra import OkraAbi
 from insula.errors import DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm.contract import Guest, HostImport, Limits, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
+from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
-from tests.wasm.floor import Floor, floor, freed, whole
+from tests.wasm.floor import Floor, a_still_clock, floor, freed, still, whole
 from tests.wasm.test_contract import Steps
 
-__all__ = ["floor", "freed"]  # fixtures
+__all__ = ["floor", "freed", "still"]  # fixtures
 
 #: `allocate` asks the host until it answers something, `stuck` asks once and never comes back, `go` is the entry.
 GUEST = """(module
@@ -130,6 +131,48 @@ async def test_a_helper_in_a_worker_ends_with_its_instance(floor: Floor) -> None
     with pytest.raises(UnavailableError):
         await call
     assert await floor.schedule.idle(5.0)
+
+
+# A stop
+
+
+async def test_a_guest_that_was_stopped_gets_no_answer_of_the_host(floor: Floor) -> None:
+    """Neither one that it asks for then, nor one that it waited for, nor one of WASI."""
+    desk = Desk(floor.engine)
+    program = await desk.open()
+    asked: list[None] = []
+    desk.spin = lambda: asked.append(None) or b""  # type: ignore[func-returns-value]
+    for export in ("go", "print"):
+        instance = await owned(program)
+        instance.enter()
+        instance.stop()
+        with pytest.raises(StoppedError):
+            instance.launch(export, ())
+        instance.left()
+        instance.free()
+    assert asked == []
+    desk.spin = asyncio.get_running_loop().create_future  # type: ignore[assignment]
+    instance = await owned(program)
+    instance.enter()
+    assert instance.launch("go", ()) is None
+    instance.resume_with(lambda: b"1")
+    instance.stop()
+    with pytest.raises(StoppedError):
+        instance.poll()
+    instance.left()
+    instance.free()
+
+
+@a_still_clock
+async def test_a_helper_that_takes_long_keeps_the_clock_going(floor: Floor) -> None:
+    instance = await owned(await Desk(floor.engine).open())
+    ticker = floor.schedule.ticker
+    instance.deadline = time.monotonic() + 20
+    instance.inline = False  # as in a worker, where it may
+    ticker.used = False
+    instance.overrun()
+    assert ticker.used
+    instance.close()
 
 
 # Memory

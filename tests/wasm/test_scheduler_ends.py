@@ -112,6 +112,7 @@ async def test_nothing_of_an_answered_call_is_kept_until_its_deadline(floor: Flo
     assert job() is None
 
 
+@a_still_clock
 async def test_a_guest_that_was_stopped_calls_no_host_function_any_more(floor: Floor) -> None:
     guest, slow = await Guest.of(await floor.program()), Pace()
     slow.helper_overran()

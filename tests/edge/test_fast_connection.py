@@ -346,6 +346,26 @@ async def test_what_is_quick_is_counted_so(bound: float, quick: int, monkeypatch
         assert stats.seconds > 0
 
 
+async def test_what_is_large_is_not_compressed_on_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finished(*_: object) -> None:
+        raise AssertionError("by the lane itself")
+
+    monkeypatch.setattr("insula.edge.lane.finished", finished)
+    async with roads(LIMITS) as here:
+        status, _ = await one(here.lane, post(b"big 200000", b"Accept-Encoding: gzip\r\n"))
+        assert status == 200
+
+
+async def test_the_fields_of_an_answer_are_remembered_where_they_are_few() -> None:
+    async with roads(LIMITS) as here:
+        assert here.lane.lane is not None
+        for body, remembered in ((b"many 3", True), (b"many 99", False)):
+            here.lane.lane.memo.forget()
+            assert (await one(here.lane, post(body)))[0] == 200
+            [known] = here.lane.lane.memo.young.values()
+            assert (known.said is not None) == remembered
+
+
 async def test_the_body_of_a_known_head_may_come_with_the_next_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("insula.edge.fast_connection.SECOND_READ", 5.0)
     async with roads(LIMITS) as here:

@@ -34,6 +34,21 @@ def test_blocks_are_bounded_and_the_ones_in_use_stay() -> None:
     assert len(memo) <= 2 * MAX_BLOCKS
 
 
+def test_of_what_is_older_nothing_is_kept_either() -> None:
+    """It may lead to a service that is gone."""
+    memo, one = HeaderMemo(), known()
+    for n in range(MAX_BLOCKS + 10):
+        memo.put(b"%d" % n, one)
+    assert len(memo) == MAX_BLOCKS + 10
+    assert b"0" not in memo.young
+    memo.forget()
+    assert len(memo) == 0
+    assert memo.get(b"0") is None
+    for n in range(MAX_BYTES // MAX_BLOCK):  # all of the room is there again
+        memo.put(b"%04d" % n + b"x" * (MAX_BLOCK - 4), one)
+    assert len(memo.young) == MAX_BYTES // MAX_BLOCK
+
+
 def test_bytes_are_bounded() -> None:
     memo, one = HeaderMemo(), known()
     memo.put(b"x" * (MAX_BLOCK + 1), one)

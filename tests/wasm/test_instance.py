@@ -133,6 +133,48 @@ async def test_a_helper_in_a_worker_ends_with_its_instance(floor: Floor) -> None
     assert await floor.schedule.idle(5.0)
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_slice_that_is_over_under_a_host_function_is_over_behind_it(
+    floor: Floor, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a guest whose helpers always run when the clock ticks would hold the loop for good."""
+    monkeypatch.setattr("insula.wasm.instance.INLINE_CPU", 60.0)
+    path = wat("""(module (import "t" "h" (func $h (result i32))) (import "t" "spin" (func $spin (result i32)))
+        (memory (export "memory") 1)
+        (func (export "allocate") (param i32) (result i32) (loop (br_if 0 (i32.eqz (call $spin)))) (i32.const 8))
+        (func (export "go") (result i32) (local $n i32)
+          (loop (drop (call $h))
+            (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 3))))
+          (local.get $n)))""")
+    ticker, ends, inline = floor.schedule.ticker, [0], list[bool]()
+
+    def host(scope: Any, request: bytes) -> Any:
+        inline.append(scope.inline)
+        return asyncio.sleep(0, b"") if waits else b""
+
+    def give(guest: Guest, answer: bytes) -> tuple[int, ...]:
+        ends[0] = ticker.epoch + 3
+        return (guest.call("allocate", 1),)
+
+    imports = [
+        HostImport("t", "h", ONE, lambda g, a: b"", host, give),
+        HostImport(
+            "t",
+            "spin",
+            ONE,
+            lambda g, a: b"",
+            lambda s, r: b"1" if ticker.epoch >= ends[0] else b"",
+            lambda g, a: (len(a),),
+        ),
+    ]
+    program = floor.engine.link(await floor.engine.load(path, digest(path)), imports, Limits(), WasiOptions())
+    instance, pace = await program.instantiate(), Pace()
+    steps = Steps("go")
+    steps.pace = pace
+    assert await whole(partial(program.runner(steps), instance, b"", instance, time.monotonic() + 20)) == b"3"
+    assert inline == [True, False, False] if not waits else not all(inline)
+
+
 # A stop
 
 

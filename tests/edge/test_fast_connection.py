@@ -724,15 +724,15 @@ async def test_a_client_that_never_reads_is_cut_off() -> None:
         writer.close()
 
 
-@pytest.mark.parametrize("busy", [post(), GET.replace(b"/read", b"/none")])
+@pytest.mark.parametrize("busy", [post(), post(fields=b"X-A: NUMBER\r\n"), GET.replace(b"/read", b"/none")])
 async def test_one_idle_timer_for_both_roads(busy: bytes) -> None:
     limits = Limits(keep_alive_timeout=0.2, linger=0.2)
     async with roads(limits) as here:
         reader, writer = await here.lane.connect()
         loop = asyncio.get_running_loop()
         last = 0.0
-        for _ in range(6):  # for longer than an idle connection lives
-            writer.write(busy)
+        for n in range(6):  # for longer than an idle connection lives
+            writer.write(busy.replace(b"NUMBER", b"%d" % n))
             await reader.readuntil(b"\r\n\r\n")
             last = loop.time()
             await asyncio.sleep(0.08)

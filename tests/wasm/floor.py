@@ -34,6 +34,8 @@ GUEST = """(module
   (func (export "one") (result i32) (i32.const 1))
   (func (export "trap") (result i32) unreachable)
   (func (export "ask") (result i32) (call $ask))
+  (func (export "ask_and_trap") (result i32) (drop (call $ask)) unreachable)
+  (func (export "spin_and_trap") (result i32) (call $turn) unreachable)
   (func (export "twice") (result i32) (i32.add (call $ask) (call $ask)))
   (func $turn (loop (br_if 0 (i32.eqz (call $spin)))))
   (func (export "spin") (result i32) (call $turn) (i32.const 2))

@@ -113,6 +113,27 @@ async def test_a_helper_holds_a_worker_but_not_the_loop(
     instance.close()
 
 
+@pytest.mark.parametrize("imports", [False, True])
+async def test_a_helper_that_traps_ends_its_guest(floor: Floor, imports: bool) -> None:
+    """Where nothing waits it is called straight, else on a fiber."""
+    path = wat(f"""(module {'(import "t" "spin" (func (result i32)))' if imports else ""} (memory (export "memory") 1)
+        (func (export "bad") (param i32) (result i32) unreachable)
+        (func (export "void") (param i32))
+        (func (export "negative") (param i32) (result i32) (i32.const -1))
+        (func (export "go") (result i32) (i32.const 1)))""")
+    offered = HostImport("t", "spin", ONE, lambda g, a: b"", lambda s, r: b"", lambda g, a: (0,))
+    module = await floor.engine.load(path, digest(path))
+    program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+    instance = await program.instantiate()
+    assert isinstance(instance, OwnedInstance)
+    assert instance.template.waits == imports
+    instance.enter()
+    assert (instance.call("negative", 2**32 - 1), instance.call("void", 7)) == (2**32 - 1, 0)
+    with pytest.raises(GuestError, match="unreachable"):
+        await whole(partial(program.runner(Helped("bad", Pace())), instance, b"", None, time.monotonic() + 20))
+    assert not instance.alive
+
+
 async def test_a_helper_in_a_worker_ends_with_its_instance(floor: Floor) -> None:
     desk, pace, inside = Desk(floor.engine), Pace(), threading.Event()
     program = await desk.open()

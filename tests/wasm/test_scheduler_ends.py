@@ -325,6 +325,19 @@ async def test_a_trap_frees_the_guest(floor: Floor, freed: list[tuple[LiveInstan
     assert floor.schedule.instances == 0
 
 
+@pytest.mark.parametrize("export", ["ask_and_trap", "spin_and_trap"])
+async def test_a_trap_after_a_while_frees_the_guest(
+    floor: Floor, freed: list[tuple[LiveInstance, str]], export: str
+) -> None:
+    guest = await Guest.of(await floor.program())
+    floor.answer = lambda: asyncio.sleep(0, b"")
+    call = guest.later(export)
+    floor.go.set()
+    with pytest.raises(GuestError, match="unreachable"):
+        await call
+    assert [one for one, _ in freed] == [guest.instance]
+
+
 @a_still_clock
 async def test_a_large_guest_is_freed_in_a_thread(floor: Floor, freed: list[tuple[LiveInstance, str]]) -> None:
     small, large = await Guest.of(await floor.program()), await Guest.of(await floor.program())

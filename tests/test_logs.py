@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.errors import ConfigurationError
-from insula.logs import MAX_LINE, Logs, escaped
+from insula.logs import MAX_LINE, Logs, _Enqueue, escaped
 from insula.settings import LoggingSettings
 
 log = logging.getLogger("insula.test")
@@ -205,3 +205,12 @@ def test_what_was_left_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
             now += 60 if number == 301 else 0
             log.warning("trap %d", number)
     assert stream.getvalue().splitlines()[-1].endswith("trap 301 (101 more like it were left out before)")
+
+
+def test_what_stands_for_its_lock_is_taken_in_either_way() -> None:
+    """logging takes a handler's lock by `acquire` in some versions of Python, and by `with` in others."""
+    handler = _Enqueue(1)
+    assert handler.lock is not None
+    with handler.lock:
+        handler.acquire()
+        handler.release()

@@ -145,7 +145,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         )
         metrics = Metrics(lambda: facts.connections())
         metrics.add(lambda: families(registry.generations, logs.dropped(), memory.held))
-        public = _public(registry, metrics, facts, limits)
+        public = _public(registry, metrics, facts, limits, manager.stopped)
         house = House(
             public=public,
             admin=_admin(settings, manager, metrics, facts),
@@ -171,6 +171,7 @@ def _public(
     metrics: Metrics,
     facts: Facts,
     limits: LimitSettings,
+    stopped: Callable[[str], str | None],
 ) -> Application:
     def welcome() -> Welcome:
         links = {"/health": "whether this server is well", "/metrics": "what it has counted, for Prometheus"}
@@ -197,7 +198,7 @@ def _public(
     fixed = list(plain_routes(Told(welcome, ready, status, metrics)))
     application = Application(
         RouteTable(fixed),
-        missing=missing_route(),
+        missing=missing_route(stopped),
         checks=(Identified(),),
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),

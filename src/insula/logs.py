@@ -10,6 +10,7 @@ request fail, or a guest that traps at every call, fills no disk. (What guests w
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
@@ -117,6 +118,16 @@ class _Place:
         return True
 
 
+class _NoLock(contextlib.nullcontext[None]):
+    """What logging takes for a lock, in any of its versions."""
+
+    def acquire(self) -> None:
+        """Nothing to wait for."""
+
+    def release(self) -> None:
+        """Nothing to give back."""
+
+
 class _Enqueue(logging.Handler):
     """The only handler of the root logger: renders what may change, and hands the record to the writer."""
 
@@ -129,7 +140,7 @@ class _Enqueue(logging.Handler):
 
     def createLock(self) -> None:  # noqa: N802
         """None: a simple queue needs no lock, and no call that logs may wait for one."""
-        self.lock = None
+        self.lock = _NoLock()  # type: ignore[assignment]
 
     def emit(self, record: logging.LogRecord) -> None:
         """Puts one record into the queue, or counts it as dropped."""

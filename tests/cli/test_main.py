@@ -85,3 +85,11 @@ import insula.server
 print([n for n in sys.modules if n.startswith(("insula.cli", "insula.build", "httpx", "rich"))])
 """
     assert python(script, tmp_path) == "[]"
+
+
+def test_a_file_that_cannot_be_written_is_no_fault_of_ours(insula: Run, tmp_path: Path) -> None:
+    place = tmp_path / "nothing" / "x.md"
+    done = insula("config", "docs", "--write", str(place))
+    assert done.code == 1
+    assert f"{place}: No such file or directory" in done.err
+    assert "INSULA_TRACEBACK" not in done.err

@@ -61,4 +61,7 @@ async def test_two_that_do_not_go_together_stop_no_other() -> None:
     assert kept.staged["shop.Orders.v1.v1"].service.state is State.STOPPED
     states = {str(one.id): one.state for one in kept.manager.list()}
     assert states["shop.Orders.v1.v1"] == "stopped"
+    names = ("shop.Orders.v1.v1", "shop.Orders.v1", "shop.Orders", "shop.Stock")
+    # the second name is also that of a service which runs: its routes answer before this is asked
+    assert [kept.manager.stopped(name) for name in names] == ["shop.Orders.v1.v1", "shop.Orders.v1.v1", None, None]
     await kept.manager.stop()

@@ -1,10 +1,12 @@
-"""Which paths look like a method."""
+"""Which paths look like a method, and what is said where nothing answers."""
 
 from __future__ import annotations
 
 import pytest
 
-from insula.gateways.missing import looks_like_a_method
+from insula.edge.exchange import Head
+from insula.errors import InsulaError
+from insula.gateways.missing import looks_like_a_method, missing_route
 
 
 @pytest.mark.parametrize(
@@ -28,3 +30,23 @@ from insula.gateways.missing import looks_like_a_method
 )
 def test_paths(path: bytes, method: bool) -> None:
     assert looks_like_a_method(path) is method
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (b"/a.B/c", 503),
+        (b"/connect/a.B/c", 503),
+        (b"/a.B.v1/c", 404),
+        (b"/connect/", 404),
+        (b"/a.B", 404),
+    ],
+)
+def test_a_service_that_could_not_be_started_is_unavailable(path: bytes, status: int) -> None:
+    route = missing_route(lambda name: "a.B.v2" if name == "a.B" else None)
+    head = Head("POST", path, b"", [])
+    with pytest.raises(InsulaError) as refused:
+        route.handler.prepare(head)
+    answer = route.handler.refuse(head, refused.value)
+    assert answer.status == status
+    assert (b"insula show a.B.v2" in answer.body) == (status == 503)

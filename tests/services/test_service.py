@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from insula.calls import Reply
+from insula.calls import Pending, Reply
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
 from insula.host.iterators import open_iterator
 from insula.services.state import State
@@ -178,6 +178,26 @@ class TestTrap:
         assert each.program.instances[0].closed
         assert each.service.instances() == {"idle": 0, "busy": 0, "starting": 1, "max": 1}
         assert await each.later() == Reply(b"2")
+
+    async def test_the_log_says_which_call_it_was(self, bench: Make, caplog: pytest.LogCaptureFixture) -> None:
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes | Awaitable[bytes]:
+            return later() if payload == b"later" else trap()
+
+        def trap() -> bytes:
+            raise GuestError("unreachable")
+
+        async def later() -> bytes:
+            return trap()
+
+        each = await bench(guest)
+        for payload, request in ((b"now", "r-1"), (b"later", "r-2")):
+            caplog.clear()
+            asked = each.call(payload, request_id=request)
+            with pytest.raises(GuestError):
+                await cast("Pending", each.service.submit(asked))
+            await settle()
+            assert f"shop.Orders.v1/work (request {request}) ended its instance" in caplog.text
+            assert "unreachable" in caplog.text
 
     async def test_a_hundred_traps_in_a_row(self, bench: Make) -> None:
         each = await bench(fragile, max_instances=2)

@@ -32,7 +32,7 @@ def compile_c(folder: Path, source: Path, progress: Callable[[str], None]) -> by
     cache = cache_folder("zig")
     # Zig builds the C library once for each place that it is installed in
     built = cache / f"built-by-{hashlib.sha256(f'{zig.program} {zig.version}'.encode()).hexdigest()[:16]}"
-    first = "" if built.exists() else "; the first time it builds its C library as well, which takes half a minute"
+    first = "" if built.exists() else "; the first time it builds its C library as well, which takes a minute or more"
     progress(f"compiling with Zig {zig.version}{first}")
     cache.mkdir(parents=True, exist_ok=True)
     environment = {key: value for key, value in os.environ.items() if key not in _IGNORED}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from insula.errors import CallerError, ConfigurationError
 
-#: The first compilation of C also builds the C library, which takes half a minute on a small machine.
+#: The first compilation of C also builds the C library, which takes a minute or more on a small machine.
 COMPILE_SECONDS = 600.0
 _ASK_SECONDS = 30.0
 #: What is shown of a compiler's output.

@@ -99,6 +99,12 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_code(error)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+        report(
+            InsulaError(what, hint="see that the path is right and that you may write there"), as_json="--json" in words
+        )
+        return FAILED
     except Exception as error:
         if os.environ.get("INSULA_TRACEBACK"):
             raise

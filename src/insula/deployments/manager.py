@@ -289,6 +289,16 @@ class DeploymentManager:
         failed = self._failed.get(service_id)
         return views.show(self._listed(row), generation, latest=latest, failed=failed, previous=previous)
 
+    def stopped(self, name: str) -> str | None:
+        """The full id of a service that is deployed and does not run, by that or by its name without version."""
+        for service_id in self._failed:
+            if (
+                name in (service_id, ServiceId.parse(service_id).unversioned)
+                and self._registry.find(service_id) is None
+            ):
+                return service_id
+        return None
+
     def _listed(self, row: DeploymentRow) -> Listed:
         generation = self._registry.find(row.service_id)
         return Listed(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import NoReturn
 
 from insula.edge.exchange import Head, HttpError, Response, Route
 from insula.edge.rest import refusal
-from insula.errors import Code, InsulaError
+from insula.errors import Code, InsulaError, UnavailableError
 from insula.gateways.connect_errors import error_response
 
 _METHOD = re.compile(rb"/[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+/[A-Za-z_]\w*", re.ASCII)
@@ -19,11 +20,24 @@ def looks_like_a_method(path: bytes) -> bool:
 
 
 class Missing:
-    """Refuses every request: `unimplemented` in Connect's shape for a method, else `not_found` in the REST shape."""
+    """Refuses every request: `unimplemented` in Connect's shape for a method, else `not_found` in the REST shape. `stopped`
+    gives the full id of a service by a name that it would answer to, where it is deployed and could not be started: that is
+    `unavailable`."""
+
+    def __init__(self, stopped: Callable[[str], str | None]) -> None:
+        self._stopped = stopped
 
     def prepare(self, head: Head) -> NoReturn:
-        """Always a 404."""
+        """Always a 404, or a 503."""
         if looks_like_a_method(head.path):
+            name = head.path.removeprefix(b"/connect").split(b"/")[1].decode("latin-1")
+            service = self._stopped(name)
+            if service is not None:
+                raise UnavailableError(
+                    f"{service} is deployed and could not be started",
+                    reason="not_started",
+                    hint=f"its operator finds out why with: insula show {service}",
+                )
             raise HttpError(
                 "no service with this method is deployed here", 404, hint="`insula list` shows the services that are"
             )
@@ -34,6 +48,6 @@ class Missing:
         return error_response(error) if looks_like_a_method(head.path) else refusal(head, error)
 
 
-def missing_route() -> Route:
-    """Where every path leads that no other route has."""
-    return Route(Missing(), "missing", methods=frozenset())
+def missing_route(stopped: Callable[[str], str | None] = lambda name: None) -> Route:
+    """Where every path leads that no other route has; `stopped` as of `Missing`."""
+    return Route(Missing(stopped), "missing", methods=frozenset())

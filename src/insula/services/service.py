@@ -175,7 +175,7 @@ class Service:
                 try:
                     result = run(instance, call.payload, scope, call.deadline)
                 except Exception as error:
-                    raise self._failed(instance, scope, error) from error
+                    raise self._failed(instance, scope, error, call) from error
                 if not isinstance(result, bytes):
                     ticket = self._ticket(call, run)
                     self._follow(ticket, instance, scope, result)
@@ -246,13 +246,15 @@ class Service:
         ticket.pending.add_done_callback(partial(self._abandoned, ticket))
         return ticket
 
-    def _failed(self, instance: Instance, scope: Scope, error: Exception) -> InsulaError:
+    def _failed(self, instance: Instance, scope: Scope, error: Exception, call: Call) -> InsulaError:
         """The end of a call that failed at once; what the failure is called."""
         told = self._as_insula(error)
-        self._leave(instance, scope, told)
+        self._leave(instance, scope, told, call)
         return told
 
-    def _leave(self, instance: Instance, scope: Scope, error: InsulaError | None = None) -> None:
+    def _leave(
+        self, instance: Instance, scope: Scope, error: InsulaError | None = None, call: Call | None = None
+    ) -> None:
         """The end of a call: the instance goes back, or is replaced where the call killed it. An error takes with it what
         the guest had set for the head and the end of its answer."""
         if error is not None and (scope.headers or scope.trailers):
@@ -264,6 +266,8 @@ class Service:
             self.counts.traps += 1
             if error is not None and error.code is not Code.CANCELED:
                 self.last_error = error.message
+                asked = f"/{call.method} (request {call.request_id or 'without an id'})" if call is not None else ""
+                log.warning("%s%s ended its instance, which is replaced: %s", self.name, asked, error.message)
             self._replace()
 
     def _follow(self, ticket: Ticket, instance: Instance, scope: Scope, running: asyncio.Future[bytes]) -> None:
@@ -282,7 +286,7 @@ class Service:
             self._refuse(ticket, error)
         elif not ticket.pending.done():
             ticket.pending.set_result(Reply(running.result(), tuple(scope.headers), tuple(scope.trailers)))
-        self._leave(instance, scope, error)
+        self._leave(instance, scope, error, ticket.call)
         if self._queue or not instance.alive:
             self._pump()
         elif self._changed is not None:
@@ -340,7 +344,7 @@ class Service:
         try:
             result = ticket.run(instance, call.payload, scope, call.deadline)
         except Exception as error:
-            self._refuse(ticket, self._failed(instance, scope, error))
+            self._refuse(ticket, self._failed(instance, scope, error, call))
             return
         if not isinstance(result, bytes):
             self._follow(ticket, instance, scope, result)

@@ -653,7 +653,7 @@ async def test_a_connection_that_is_gone_asks_nothing_more() -> None:
         assert len(here.told[1].asked) == 2
 
 
-async def test_a_request_behind_the_answer_that_filled_the_buffer_is_kept() -> None:
+async def test_a_request_behind_the_answer_that_filled_the_buffer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     async with roads(Limits(write_timeout=30.0)) as here:
         reader, writer = await here.lane.connect()
         writer.write(post())
@@ -667,6 +667,12 @@ async def test_a_request_behind_the_answer_that_filled_the_buffer_is_kept() -> N
         connection.data_received(post())
         assert connection._held == post()
         assert len(here.told[1].asked) == 1 + count
+        held: list[bytes] = []
+        monkeypatch.setattr(connection, "_hold", held.append)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert held == []  # it waits for the client, and does not look again in every turn
+        monkeypatch.undo()
         writer.transport.resume_reading()  # type: ignore[attr-defined]
         writer.write(CLOSE)
         assert statuses(await reader.read()) == [200] * (count + 2)

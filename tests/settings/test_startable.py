@@ -101,6 +101,10 @@ def test_a_section_that_is_not_built_is_refused_by_name_even_when_empty(tmp_path
     assert f"[{section}]" in refusal(settings)
 
 
+def test_secrets_of_services_are_refused_as_well(tmp_path: Path) -> None:
+    assert "[secrets]" in refusal(read(tmp_path, "[secrets.'shop.Orders']\nAPI_KEY = 'x'\n"))
+
+
 def test_a_certificate_is_a_wish_for_tls(tmp_path: Path) -> None:
     assert "[tls]" in refusal(read(tmp_path, "[tls]\ncert_path = 'server.crt'"))
     check_startable(read(tmp_path, "[tls]\nenabled = false\ncert_path = 'server.crt'"))

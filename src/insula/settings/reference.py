@@ -37,20 +37,17 @@ can be given as a file instead: for `token`, `token_file = "/path"`; a relative 
 """
 
 _SERVICES = """
-## [env."ns.Service"] and [secrets."ns.Service"]
+## [env."ns.Service"]
 
-What one service reads by `okra.env` and `okra.secrets`, if its package asks for it and `[grants]` lets it. A guest never
-sees the environment of the server. A secret can be given as a file: `API_KEY_file = "/run/secrets/api-key"`.
+What one service reads by `okra.env`, if its package asks for it and `[grants]` lets it. A guest never sees the environment
+of the server.
 
 ```toml
 [env."shop.Orders"]
 REGION = "eu-west-1"
-
-[secrets."shop.Orders"]
-API_KEY_file = "/run/secrets/api-key"
 ```
 
-In the environment: `INSULA_ENV='{"shop.Orders": {"REGION": "eu-west-1"}}'`, and `INSULA_SECRETS` likewise.
+In the environment: `INSULA_ENV='{"shop.Orders": {"REGION": "eu-west-1"}}'`.
 """
 
 
@@ -64,7 +61,7 @@ def reference() -> str:
     )
     keys = "".join(f"- `{name}`: {what}\n" for name, what in NOT_BUILT.items() if "." in name)
     reserved = ", ".join(f"`[{name}]`" for name in RESERVED_SECTIONS)
-    parts.append(f"{keys}- {reserved}: whatever they hold\n")
+    parts.append(f'{keys}- `[secrets."ns.Service"]`: {NOT_BUILT["secrets"]}\n- {reserved}: whatever they hold\n')
     parts += [_section(name, heading="###") for name in later]
     return "".join(parts)
 

@@ -25,6 +25,7 @@ NOT_BUILT: dict[str, str] = {
     "cache": "the cache of guests",
     "filesystem": "files for guests",
     "modules": "serving HTTP modules",
+    "secrets": "secrets for guests",
     "tls": "HTTPS",
     "cors": "calls from web pages of other origins",
     "auth": "sign-in",

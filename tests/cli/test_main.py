@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.shell_completion import BashComplete
 
 from insula.cli import packages, reference
 from insula.cli.main import insula as root
@@ -93,3 +94,9 @@ def test_a_file_that_cannot_be_written_is_no_fault_of_ours(insula: Run, tmp_path
     assert done.code == 1
     assert f"{place}: No such file or directory" in done.err
     assert "INSULA_TRACEBACK" not in done.err
+
+
+@pytest.mark.parametrize("command", ["deploy", "inspect"])
+def test_the_shell_completes_the_file_of_a_package(command: str) -> None:
+    completion = BashComplete(root, {}, "insula", "_INSULA_COMPLETE")
+    assert [item.type for item in completion.get_completions([command], "dist/Hel")] == ["file"]

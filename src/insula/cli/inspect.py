@@ -13,7 +13,7 @@ from insula.cli.packages import print_shown
 
 
 @click.command("inspect")
-@click.argument("package", metavar="PACKAGE")
+@click.argument("package", metavar="PACKAGE", type=options.Package())
 @options.admin
 def inspect(package: str, as_json: bool, admin_url: str | None, token: str | None) -> None:
     """Say what a package is and asks for, in plain words.

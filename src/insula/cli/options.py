@@ -7,10 +7,27 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from insula.cli.target import Target
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Package(click.types.StringParamType):
+    """A package as it is named on the command line: mostly a file, whose name the shell completes, else a URL or an id."""
+
+    name = "package"
+
+    def shell_complete(
+        self,
+        ctx: click.Context,  # noqa: ARG002
+        param: click.Parameter,  # noqa: ARG002
+        incomplete: str,
+    ) -> list[CompletionItem]:
+        """Has the shell complete a file's name."""
+        return [CompletionItem(incomplete, type="file")]
+
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)

@@ -23,7 +23,7 @@ def is_url(text: str) -> bool:
 
 
 @click.command("deploy")
-@click.argument("package", metavar="PACKAGE")
+@click.argument("package", metavar="PACKAGE", type=options.Package())
 @click.option("--override", is_flag=True, help="Replace the service if it is deployed already.")
 @options.plan
 @options.timeout(300)

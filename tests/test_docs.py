@@ -18,14 +18,22 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import click
 import pytest
 
 from insula.build.new import create
+from insula.calls import ServiceId
 from insula.cli.main import insula as root
+from insula.errors import WIRE, code_named
+from insula.host.catalogue import BUILT_IN
+from insula.host.grants import ALWAYS
+from insula.host.services import HostServices
+from insula.packages.package import LIMIT_BOUNDS, PackageConfig, ServiceLimits
+from insula.schema.check import METHOD_DIRECTIVES
 from insula.schema.idl import parse_idl
+from insula.schema.scalars import SCALARS
 from insula.settings import load
 from insula.settings.load import keys_of
 from insula.settings.tree import RESERVED_SECTIONS, SECTIONS, SERVICE_SECTIONS
@@ -33,6 +41,9 @@ from tests.markdown import Block, Document, commands
 from tests.running import Process, process
 from tests.test_house import KNOWS, SOURCE
 from tests.toolchains import needs
+
+if TYPE_CHECKING:
+    from insula.storage.state import StateRepository
 
 REPOSITORY = Path(__file__).parent.parent
 FILES = sorted(
@@ -148,6 +159,37 @@ def test_the_readme_of_a_new_service(server: Process, tmp_path: Path) -> None:
     assert json.loads(shell.said) == {"message": "Hello, World!"}
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_service_of_the_reference(tmp_path: Path, language: str) -> None:
+    """The files that it shows, put where it says, against a server with the settings that it shows."""
+    needs(language)
+    config, idl, settings, c, go, shell, answer = _from_end_to_end()
+    folder = tmp_path / "branch"
+    folder.mkdir()
+    (folder / "service.okra.gql").write_text(idl.text)
+    if language == "c":
+        (folder / "okra.json").write_text(config.text)
+        (folder / "service.c").write_text(c.text)
+    else:
+        written = {key: value for key, value in json.loads(config.text).items() if key != "source"}
+        (folder / "okra.json").write_text(json.dumps(written | {"language": "go"}))
+        (folder / "service.go").write_text(go.text)
+        (folder / "go.mod").write_text("module branch\n\ngo 1.24\n")
+    (tmp_path / "insula.toml").write_text(settings.text)
+    with process(tmp_path) as server:
+        reader = Shell(tmp_path, server)
+        reader.run(shell)
+        assert json.loads(reader.said) == json.loads(answer.text)
+
+
+def _from_end_to_end() -> list[Block]:
+    """The blocks up to the first command's answer."""
+    blocks = DOCUMENTS["docs/services.md"].blocks
+    assert [block.language for block in blocks[:7]] == ["json", "graphql", "toml", "c", "go", "sh", "json"]
+    assert {block.language for block in blocks[7:]} == {"graphql"}, "nothing else of it would be tried"
+    return blocks[:7]
+
+
 def test_the_line_that_the_server_prints_answers(server: Process) -> None:
     (line,) = [line for line in server.said.splitlines() if line.split()[:1] == ["try"]]
     done = subprocess.run(["bash", "-c", line.partition("try")[2]], capture_output=True, text=True, check=True)
@@ -174,14 +216,14 @@ def test_python_in_the_documents_runs(tmp_path: Path) -> None:
 
 
 def test_every_block_is_of_a_kind_that_is_checked() -> None:
-    checked = {"sh", "json", "graphql", "c", "python", "toml", "mermaid", "text"}
+    checked = {"sh", "json", "graphql", "c", "go", "python", "toml", "mermaid", "text"}
     for document in DOCUMENTS.values():
         for block in document.blocks:
             assert block.language in checked, f"{document.path}:{block.line} has a block of {block.language!r}"
 
 
 def test_only_documents_that_are_run_have_commands() -> None:
-    run = {"README.md", "examples/greeter/README.md", "examples/counter/README.md"}
+    run = {"README.md", "examples/greeter/README.md", "examples/counter/README.md", "docs/services.md"}
     looked_up = {"docs/cli.md", "CONTRIBUTING.md"}
     for name, document in DOCUMENTS.items():
         if any(block.language == "sh" for block in document.blocks):
@@ -288,6 +330,60 @@ def test_the_data_folder_holds_what_is_told_of_it(server: Process) -> None:
     told = {line.split()[0].rstrip("/") for line in block.text.splitlines() if line.startswith("  ")}
     there = {path.name for path in (server.log.parent / "insula-data").iterdir()}
     assert told == there - {"insula.db-shm", "insula.db-wal"}
+
+
+# The reference of services, against the code
+
+
+def _table(header: str) -> list[list[str]]:
+    """The cells of the table in docs/services.md whose first line begins so, without the marks of code."""
+    lines = DOCUMENTS["docs/services.md"].prose.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {header} |"))
+    rows = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+def test_the_keys_of_okra_json() -> None:
+    keys = [key for row in _table("key") for key in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(keys) == sorted(PackageConfig.__struct_fields__)
+
+
+def test_the_limits_of_okra_json() -> None:
+    told = {row[0].strip("`"): tuple(map(int, row[1:4])) for row in _table("limit")}
+    default = ServiceLimits()
+    assert told == {key: (getattr(default, key), *bounds) for key, bounds in LIMIT_BOUNDS.items()}
+    assert {*told, "singleton"} == set(ServiceLimits.__struct_fields__)
+
+
+def test_the_host_apis() -> None:
+    service = ServiceId("shop", "Orders", "v1")
+    made = [make(HostServices(state=cast("StateRepository", object()))) for make in BUILT_IN]
+    there = {one.name: set(one.configure(service, {})) for one in made if one is not None}
+    rows = [(row[0].strip("`"), set(re.findall(r"`(\w+)`", row[1])), row[3]) for row in _table("host API")]
+    assert {name: methods for name, methods, _ in rows} == there
+    default = {name for name, _, granted in rows if granted == "yes"}
+    assert default == there.keys() & set(load(environ={}, cwd=REPOSITORY / "docs").grants.default)
+    assert {name for name, _, granted in rows if granted.startswith("always")} == set(ALWAYS)
+
+
+def test_the_scalars() -> None:
+    told = {name: row[2].strip("`") for row in _table("scalar") for name in re.findall(r"`(\w+)`", row[0])}
+    assert told == {name: scalar.protobuf for name, scalar in SCALARS.items()}
+
+
+def test_the_directives_of_a_method() -> None:
+    told = {name for row in _table("directive") for name in re.findall(r"@(\w+)", row[0])}
+    assert told == set(METHOD_DIRECTIVES)
+
+
+def test_the_statuses_of_errors() -> None:
+    for codes, statuses, _ in _table("code"):
+        known = [str(WIRE[code_named(code)].http) for code in re.findall(r"`(\w+)`", codes)]
+        assert known[-1] == statuses.split(", ")[-1], codes
 
 
 # Decisions

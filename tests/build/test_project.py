@@ -45,6 +45,16 @@ def test_what_a_package_holds(project: Path) -> None:
     assert [line.split()[0] for line in lines] == ["read", "compiling", "packing"]
 
 
+def test_a_package_that_asks_for_no_key_of_the_environment_is_told(project: Path) -> None:
+    (project / "service.c").unlink()  # so that no compiler is needed: the build says it before it fails
+    for grants, told in (({}, True), ({"okra.env": {"keys": []}}, True), ({"okra.env": {"keys": ["REGION"]}}, False)):
+        configure(project, host_apis=["okra.env"], grants=grants)
+        lines: list[str] = []
+        with pytest.raises(InsulaError):
+            build(project, progress=lines.append)
+        assert any('"grants": {"okra.env"' in line for line in lines) is told
+
+
 @pytest.mark.parametrize("lang", ["c", "go"])
 def test_the_same_source_gives_the_same_bytes_in_any_folder(lang: Literal["c", "go"], tmp_path: Path) -> None:
     needs(lang)

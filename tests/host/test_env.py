@@ -7,6 +7,7 @@ import pytest
 
 from insula.errors import PackageError
 from insula.host.env import EnvCapability
+from insula.packages.config import read_config
 from tests.host.conftest import ID, Host
 
 ENV = {"shop.Orders": {"REGION": "eu", "TOKEN": "t"}, "shop.Other": {"PRICE": "1"}}
@@ -39,5 +40,17 @@ def test_options(options: dict[str, Any]) -> None:
         EnvCapability(ENV).configure(ID, options)
 
 
-def test_no_options_is_no_key() -> None:
-    assert EnvCapability(ENV).configure(ID, {})
+async def test_no_options_is_no_key(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        each = Host(EnvCapability(ENV))
+    assert await each.ask("okra.env", "get", {"key": "REGION"}) == "POLICY_DENIED"
+    assert "may read no key of it" in caplog.text
+
+
+async def test_whoever_forgot_the_keys_is_told_where_they_stand() -> None:
+    """What the message says to write is what a package may say, and is enough."""
+    answer = await host().raw(b'{"api": "okra.env", "method": "get", "parameters": {"key": "REGION"}}')
+    written = str(answer["error"]["message"]).partition("host_apis, as ")[2]
+    document = f'{{"name": "A", "version": "1", "host_apis": ["okra.env"], {written}}}'
+    options = read_config(document.encode()).grants
+    assert await Host(EnvCapability(ENV), options=options).ask("okra.env", "get", {"key": "REGION"}) == "eu"

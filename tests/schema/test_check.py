@@ -57,6 +57,7 @@ def description(
         (description(methods='{"name": "f", "inputType": "Empty"}'), "unknown type"),
         (description(methods='{"name": "f", "directives": [{"name": "auth", "args": {"cel": "x"}}]}'), "argument cel"),
         (description(methods='{"name": "f", "directives": [{"name": "auth", "args": {"roles": "admin"}}]}'), "roles"),
+        (description(methods='{"name": "f", "directives": [{"name": "role", "args": {"name": "admin"}}]}'), "@role"),
         (description(enums='{"name": "E", "values": [{"name": "true"}]}'), "not a name for a value"),
         (
             description(types='{"name": "A", "fields": [{"name": "a", "type": "A", "required": true}]}'),

@@ -66,6 +66,11 @@ def build(folder: Path, *, progress: Callable[[str], None] = lambda line: None) 
         )
     count = len(service.methods)
     progress(f"read {service.name} {config.version}: {count} method{'' if count == 1 else 's'}")
+    if "okra.env" in config.host_apis and not config.grants.get("okra.env", {}).get("keys"):
+        progress(
+            f"{CONFIG} asks for okra.env and for no key of it, so it reads none: "
+            'add "grants": {"okra.env": {"keys": ["REGION"]}}'
+        )
 
     source = _inside(folder, config.source or ".", "source")
     generate(folder, config.language, schema)

@@ -22,6 +22,8 @@ from insula.host.services import HostServices
 
 log = logging.getLogger("insula.host")
 
+WHERE = 'the keys stand there beside host_apis, as "grants": {"okra.env": {"keys": ["REGION"]}}'
+
 
 class _Get(msgspec.Struct, gc=False):
     key: str
@@ -42,6 +44,8 @@ class EnvCapability:
         keys = string_list(self.name, options, "keys")
         configured = self._env.get(service.unversioned, {})
         answers = {key: msgspec.json.encode(configured.get(key)) for key in keys}
+        if not keys:
+            log.warning("%s asks for okra.env and may read no key of it: %s", service, WHERE)
         missing = sorted(key for key in answers if key not in configured)
         if missing:
             log.warning(
@@ -55,7 +59,7 @@ class EnvCapability:
             key = read(_gets, parameters).key
             answer = answers.get(key)
             if answer is None:
-                raise HostError("POLICY_DENIED", f"{key[:80]!r} is not among the keys that okra.json asks for")
+                raise HostError("POLICY_DENIED", f"okra.json does not ask for the key {key[:80]!r}: {WHERE}")
             return answer
 
         return {"get": get}

@@ -318,6 +318,9 @@ def _not_for_methods(key: Key, directives: tuple[Directive, ...], where: str) ->
 
 def _method_directive(method: Method, directive: Directive, seen: set[str]) -> Iterator[Problem]:
     name, key = directive.name, ("method", method.name)
+    if name.lower() in ("role", "roles"):
+        yield Problem(key, f"@{name} of method {method.name} is unknown", 'write @auth(roles: ["admin"])')
+        return
     if name not in _RESERVED_FOR_METHODS:
         close = difflib.get_close_matches(name[:MAX_IDENTIFIER].lower(), _RESERVED_FOR_METHODS, n=1, cutoff=0.74)
         if close:

@@ -89,7 +89,7 @@ class LiveInstance(Cell):
         self._due = False
         self._ticker = machine().ticker
         self.epoch = -1
-        self._wasi = Wasi(self, blueprint.wasi)
+        self._wasi: Wasi | None = Wasi(self, blueprint.wasi)
 
     # What an ABI sees
 
@@ -145,10 +145,15 @@ class LiveInstance(Cell):
         self.alive = False
         self.dispose()
         self.scope = self.outcome = self.wait = None
+        if self._wasi is None:
+            return
         try:
             self._wasi.flush()
         except Exception:
             log.exception("the last output of a guest could not be written")
+        self._wasi = (
+            None  # the two know each other: so this goes with its last user, and not when somebody looks for garbage
+        )
 
     def why(self, error: BaseException) -> BaseException:
         """What an error out of the guest is called; StoppedError stays."""
@@ -207,6 +212,7 @@ class LiveInstance(Cell):
         """Runs a WASI function; None where the guest has to sleep."""
         if self.stopped:
             raise StoppedError
+        assert self._wasi is not None  # it is there while the guest is
         answer = self._wasi.call(name, args)
         if isinstance(answer, int):
             return (answer,)

@@ -226,6 +226,11 @@ def _masks(kinds: Sequence[str]) -> tuple[tuple[int, int], ...]:
     return tuple((n, _MASKS[kind]) for n, kind in enumerate(kinds))
 
 
+def _address(pointer: Any) -> c_void_p:
+    """Where a pointer leads. A cast of it would hold itself, and be garbage that only the collector finds."""
+    return c_void_p(c_void_p.from_buffer(pointer).value)
+
+
 class Template:
     """A module linked to its imports, ready to be instantiated any number of times."""
 
@@ -355,9 +360,9 @@ class Cell:
             tables=MAX_TABLES,
             memories=1,
         )
-        self._context = ctypes.cast(store._context(), c_void_p)
+        self._context = _address(store._context())
         self.context = self._context.value or 0
-        _set_epoch_callback(ctypes.cast(store.ptr(), c_void_p), _epoch_callback, None, None)
+        _set_epoch_callback(_address(store.ptr()), _epoch_callback, None, None)
         self._future = 0
         self._instance = bindings.wasmtime_instance_t()
         self._entries: dict[str, _Entry] = {}

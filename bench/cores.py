@@ -1,7 +1,7 @@
 """What more cores give: `python -m bench.cores`. On Linux.
 
 The server on one core of the machine, on two, and so on, under calls that are quick (the greeter), and under calls that
-burn some ten milliseconds each. The load runs on whatever is there, and beside a quick service takes as much as it.
+burn some thirty milliseconds each. The load runs on whatever is there, and beside a quick service takes as much as it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SOURCE = """#include "service.gen.h"
 static volatile uint64_t rounds;
 
 insula_status Worker_work(Spent *output) {
-    for (uint64_t i = 0; i < 5000000ull; i++) rounds++;
+    for (uint64_t i = 0; i < 60000000ull; i++) rounds++;
     output->rounds = (int64_t)rounds;
     return INSULA_OK;
 }

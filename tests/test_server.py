@@ -501,7 +501,9 @@ async def test_a_service_that_cannot_start_stops_no_other(tmp_path: Path, caplog
             assert shown["state"] == "stopped"
             assert shown["last_error"]
             assert (await live.call("/examples.Greeter/greet", {"name": "x"})).status_code == 200
-            assert (await live.call("/test.Hostile/echo", {"text": "x"})).status_code == 404
+            refused = await live.call("/test.Hostile/echo", {"text": "x"})
+            assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+            assert "test.Hostile.v1 is deployed and could not be started" in refused.json()["message"]
             mended = await live.deploy(hostile(tmp_path / "hostile.okra.pkg"), override="true")
             assert mended.status_code == 200
             assert (await live.call("/test.Hostile/echo", {"text": "x"})).status_code == 200

@@ -37,11 +37,13 @@ async def _said(shop: Shop, body: bytes, answer: bytes, later: bool) -> tuple[in
     """Status and body, and what reached the service."""
     shop.echo.calls.clear()
     shop.echo.pending.clear()
+    shop.echo.asked.clear()
     shop.echo.answer, shop.echo.later = answer, later
     asking = asyncio.ensure_future(shop.post(body, headers={"x-request-id": "one"}))
     if later:
-        while not shop.echo.pending and not asking.done():  # noqa: ASYNC110 - a body may be refused before
-            await asyncio.sleep(0.001)
+        asked = asyncio.ensure_future(shop.echo.asked.wait())  # unless the body is refused before
+        await asyncio.wait((asked, asking), return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
         for pending, call in zip(shop.echo.pending, shop.echo.calls, strict=True):
             pending.set_result(shop.echo.reply(call))
     told: httpx.Response = await asking

@@ -16,9 +16,11 @@ from insula.errors import GuestError, InsulaError, LimitError
 from insula.wasm import native
 from insula.wasm.contract import Engine, Exchange, HostImport, Limits, Program, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine, OwnedInstance
+from insula.wasm.machine import machine
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
 from tests.wasm.conftest import ENGINES
+from tests.wasm.floor import until
 from tests.wasm.test_contract import Steps
 
 
@@ -165,10 +167,12 @@ async def test_a_guest_that_no_clock_was_set_for_runs_all_the_same(engine: Engin
         engine, '(module (memory (export "memory") 1) (func (export "go") (result i32) (i32.const 1)))'
     )
     instance = await made.instantiate()
+    ticker = machine().ticker
     for _ in range(3):  # the epoch moves on: an old deadline would be over
         answer = made.runner(Steps("go"))(instance, b"", None, time.monotonic() + 5)
         assert (answer if isinstance(answer, bytes) else await answer) == b"1"
-        await asyncio.sleep(0.03)
+        over = ticker.epoch + 4
+        await until(lambda over=over: ticker.epoch >= over)  # type: ignore[misc]
     instance.close()
 
 

@@ -12,13 +12,14 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
-GROUND = {"errors", "calls", "plans"}
+GROUND = {"errors", "calls", "plans", "shares"}
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
 KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "calls": set(),
     "plans": set(),
+    "shares": set(),
     "settings": set(),
     "logs": {"settings"},
     "schema": set(),

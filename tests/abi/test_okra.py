@@ -42,6 +42,7 @@ class Record:
         self.calls: list[tuple[str, tuple[int, ...]]] = []
         self._gives = gives
         self._full = full
+        self.retired = False
 
     def has(self, export: str) -> bool:
         return True
@@ -62,6 +63,9 @@ class Record:
 
     def at_memory_limit(self, wanted: int = 0) -> bool:
         return self._full
+
+    def retire(self) -> None:
+        self.retired = True
 
 
 def six(guest: Record, payload: bytes, result: int) -> bytes:

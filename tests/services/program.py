@@ -104,6 +104,9 @@ class MemoryInstance:
     def at_memory_limit(self, wanted: int = 0) -> bool:
         return False
 
+    def retire(self) -> None:
+        self.alive = False
+
 
 class MemoryProgram:
     """`starting` is asked for each new instance: it raises, or returns, or returns an awaitable."""

@@ -13,6 +13,7 @@ from insula.errors import LimitError
 from insula.wasm.contract import Limits
 from insula.wasm.engine import NativeEngine
 from insula.wasm.guest_memory import GuestMemory, machine_memory
+from tests.wasm.floor import until
 from tests.wasm.rig import Rig
 
 MB = 1 << 20
@@ -74,16 +75,42 @@ async def test_what_instances_have_is_counted_and_given_back(tmp_path: Path) -> 
         for _ in range(2):
             with pytest.raises(LimitError):
                 await rig.call("bomb")
-        while engine.guest_memory.held != sum(instance.size() for instance in instances):  # type: ignore[attr-defined]
-            await rig.on_instance(instances[0], "count")  # a quick call is weighed by one that comes later
+        # a quick call is weighed soon, also where no other comes
+        await until(lambda: engine.guest_memory.held == sum(one.size() for one in instances))  # type: ignore[attr-defined]
         assert engine.guest_memory.held > 30 * MB
         instances[0].close()
         instances[0].close()
-        assert engine.guest_memory.held == sum(instance.size() for instance in instances[1:])  # type: ignore[attr-defined]
+        await until(lambda: engine.guest_memory.held == sum(one.size() for one in instances[1:]))  # type: ignore[attr-defined]
         rig.program.close()
-        assert engine.guest_memory.held == 0
+        await until(lambda: not engine.guest_memory.held)
     finally:
         await engine.close()
+
+
+def test_leases_never_come_to_more_than_there_is() -> None:
+    memory = GuestMemory(100, asyncio.new_event_loop())
+    memory.expect(40)
+    assert not memory.scarce
+    assert memory.lease(40) == 40  # there is much: the whole
+    assert memory.scarce
+    second, third, fourth = (memory.lease(40) for _ in range(3))
+    assert 40 >= second > third > fourth > 0
+    assert memory.leased <= 100
+    memory.settle(40)
+    assert memory.lease(5) == 5
+    for granted in (second, third, fourth, 5):
+        memory.settle(granted)
+    assert (memory.leased, memory.scarce) == (0, False)
+
+
+def test_memory_is_scarce_where_two_guests_may_have_more_than_is_left() -> None:
+    memory = GuestMemory(100, asyncio.new_event_loop())
+    memory.change(30)
+    assert not memory.scarce
+    memory.expect(36)
+    assert memory.scarce
+    memory.change(-10)
+    assert not memory.scarce
 
 
 def group(root: Path, text: str, **files: str) -> Path:

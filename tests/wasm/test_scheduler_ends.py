@@ -346,7 +346,7 @@ async def test_a_large_guest_is_freed_in_a_thread(floor: Floor, freed: list[tupl
     assert freed == [(small.instance, threading.main_thread().name)]
     large.instance.close()
     await until(lambda: len(freed) == 2)
-    assert freed[1][1].startswith("insula-guest")
+    assert freed[1][1] == "insula-tidy"
 
 
 @a_still_clock

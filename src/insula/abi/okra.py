@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from insula.errors import Code, GuestError, LimitError, PackageError, code_named
-from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, RefusalError, Signature
+from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, OverranError, RefusalError, Signature
 from insula.wasm.pace import Pace
 
 #: The least that the one-call entry's buffer holds, in bytes: asked for at the first call.
@@ -117,12 +117,15 @@ class _SixCalls:
         else:
             refusal = _refused(guest, result)
             pointer &= _POINTER_BITS
-        guest.call("deallocate", method)
-        if payload != method:
-            guest.call("deallocate", payload)
-        # A guest may answer in a buffer that it was given: no pointer is freed twice, and 0 is none.
-        if pointer and pointer != method and pointer != payload:
-            guest.call("deallocate", pointer)
+        try:
+            guest.call("deallocate", method)
+            if payload != method:
+                guest.call("deallocate", payload)
+            # A guest may answer in a buffer that it was given: no pointer is freed twice, and 0 is none.
+            if pointer and pointer != method and pointer != payload:
+                guest.call("deallocate", pointer)
+        except OverranError:
+            guest.retire()  # the answer is whole
         if refusal is not None:
             raise refusal
         return output

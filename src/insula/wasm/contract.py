@@ -13,13 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from insula.errors import InsulaError
+from insula.errors import GuestError, InsulaError
 from insula.wasm.pace import Pace
 
 
 class RefusalError(InsulaError):
     """What a guest answered, by the rules of its ABI, instead of an output. The guest is well and is used again: any other
     error out of an exchange ends its instance."""
+
+
+class UnbegunError(InsulaError):
+    """The guest was stopped before it saw the call: a helper export that prepared it took too long for the event loop. The
+    instance is dead; the call may run on another one, and will in a worker."""
+
+
+class OverranError(GuestError):
+    """A helper export (allocate, deallocate) on the event loop is not done within its slice."""
 
 
 class Guest(Protocol):
@@ -35,7 +44,11 @@ class Guest(Protocol):
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small helper export (allocate, deallocate) to its end. Results are unsigned; of a void function, 0. It
-        may neither sleep nor call a host function that has to wait: GuestError."""
+        may neither sleep nor call a host function that has to wait: GuestError. OverranError where it holds the event loop
+        for longer than a slice."""
+
+    def retire(self) -> None:
+        """Gives the instance up once this call has been answered: the guest is in no state to take another."""
 
     def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
         """A copy of guest memory. GuestError where any of it is outside, LimitError where it is over `limit` bytes (the
@@ -159,11 +172,12 @@ class Program(Protocol):
 
     def runner(self, exchange: Exchange) -> Runner:
         """What runs this exchange: instance, input, scope and deadline in, the answer out. `deadline` is of
-        `time.monotonic()`. The answer comes no later than that, or DeadlineError, even where the guest is deep in a loop or
-        waits in a host call; then, and when the future is cancelled, the instance is dead and its thread comes free as soon
-        as the guest can be stopped. Other failures: GuestError for a trap or an exit, LimitError for either with the memory
-        at its limit, RefusalError, and whatever InsulaError a host function raised. May raise at once: DeadlineError where
-        the deadline has passed already, LimitError where the engine has no room; the instance is as good as before."""
+        `time.monotonic()`. The answer comes no later than that, or DeadlineError, even where the guest is deep in a loop,
+        waits in a host call, or answers a moment later. Then, and when the future is cancelled, the instance is dead,
+        unless the guest had answered, and its thread comes free as soon as the guest can be stopped. Other failures:
+        GuestError for a trap or an exit, LimitError for either after its memory could not grow, RefusalError, UnbegunError,
+        and any InsulaError that a host function raised. May raise at once: DeadlineError where the deadline has passed
+        already, LimitError where the engine has no room; the instance is as good as before."""
 
     def close(self) -> None: ...
 
@@ -175,7 +189,10 @@ class Engine(Protocol):
         """The compiled module of a file whose sha256 is `digest`: from the cache, else compiled in a child process with
         bounded memory and time. PackageError where it is no valid module or takes too much to compile."""
 
-    def link(self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions) -> Program:
-        """PackageError naming the import where the module wants one that nobody offers, or with another signature."""
+    def link(
+        self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions, *, name: str = ""
+    ) -> Program:
+        """`name` is the tenant's, for messages. PackageError naming the import where the module wants one that nobody
+        offers, or with another signature."""
 
     async def close(self) -> None: ...

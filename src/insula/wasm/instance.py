@@ -7,8 +7,10 @@ Policy
 - A host function that has to wait suspends the guest's fiber: `wait` says what for, and whoever polls the guest sees to it
   and gives the outcome to `resume_with`. Where the guest cannot be suspended, in a helper export and under a host
   function, one that has to wait is refused.
-- A helper export holds the thread that called it. In a worker it may, until the deadline; on the event loop it gets
-  `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs, and its method goes to the workers.
+- A helper export holds the thread that called it. In a worker it may, until the deadline. On the event loop one that is
+  not done within a slice or two makes its method slow and is stopped (`OverranError`): the call is begun anew in a worker,
+  or, where the guest had answered already, its instance is given up. Under a host function neither is possible; there it
+  gets `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs.
 - The memory stands at its limit where less is left than an eighth of the limit, or than the guest took since its call
   began (or the epoch in which it did), or than it wanted. Toolchains grow in steps of very different sizes (C by pages, Go
   by megabytes, doubling buffers by what they have), and the step that failed cannot be seen from outside; each of the
@@ -29,7 +31,7 @@ import wasmtime
 
 from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm import native, wasi
-from insula.wasm.contract import HostImport, Signature
+from insula.wasm.contract import HostImport, OverranError, Signature
 from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
 from insula.wasm.guest_memory import GuestMemory
 from insula.wasm.linking import Blueprint
@@ -40,15 +42,16 @@ from insula.wasm.wasi import Nap, Wasi
 
 log = logging.getLogger("insula.wasm")
 
-#: Processor time (s) that a helper export may take on the event loop once its slice is over.
-INLINE_CPU = 0.1
+#: Processor time (s) that a helper export may take on the event loop under a host function, once its slice is over.
+INLINE_CPU = 0.035
 
 #: How deep host functions may be nested in one another through the guest's helper exports.
 _MAX_NESTING = 8
 
 
 class LiveInstance(Cell):
-    """`inline`: it runs on the event loop, as it does wherever no worker has it. `deadline` (of `time.monotonic()`), `pace`
+    """`inline`: it runs on the event loop, as it does wherever no worker has it. `leased`: it may grow to less than its own
+    limit, since the memory of all guests is scarce. `deadline` (of `time.monotonic()`), `pace`
     and `scope` are those of the call under way. `wait` is what the suspended guest waits for: seconds, or an awaitable."""
 
     __slots__ = (
@@ -60,18 +63,21 @@ class LiveInstance(Cell):
             "_due",
             "_entered_with",
             "_epoch",
+            "_lease",
             "_memory_of_all",
             "_ticker",
             "_wasi",
             "_weight",
         ),
-        *("alive", "deadline", "epoch", "inline", "pace", "scope", "stopped", "touched", "wait"),
+        *("alive", "deadline", "epoch", "inline", "leased", "pace", "scope", "stopped", "touched", "wait"),
     )
 
     def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory) -> None:
         super().__init__(template)
         self._memory_of_all = memory_of_all
         self._weight = 0
+        self._lease = 0
+        self.leased = False
         self.alive = True
         self.stopped = False
         self.touched = False
@@ -124,6 +130,34 @@ class LiveInstance(Cell):
             self._weighs(size)
         self.slice()
 
+    def lease(self) -> None:
+        """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few."""
+        self._weighs(self.size() or self._weight)
+        wanted = max(0, self.template.memory_bytes - self._weight)
+        self._lease = self._memory_of_all.lease(wanted)
+        few = self._lease < wanted
+        if few or self.leased:
+            self.leased = few
+            self.limit_memory(self._weight + self._lease)
+
+    def lease_if_scarce(self) -> bool:
+        """On the loop, where one guest runs at a time, a lease is taken while memory is scarce. Whether `settle` is due."""
+        if self._memory_of_all.scarce or self.leased:
+            self.lease()
+            return True
+        return False
+
+    def weigh_idle(self) -> None:
+        """Counts what it has some time after a call on the loop."""
+        if self.alive and self.inline and not self.yields:
+            self._weighs(self.size())
+
+    def settle(self) -> None:
+        """After it ran: is weighed, and gives back the bytes by which it did not grow."""
+        self._weighs(self.size() or self._weight)
+        granted, self._lease = self._lease, 0
+        self._memory_of_all.settle(granted)
+
     def weigh(self) -> None:
         """LimitError where it has grown and all guests have more than they may."""
         size = self.size()
@@ -133,17 +167,21 @@ class LiveInstance(Cell):
     def _weighs(self, size: int) -> bool:
         """Counts what it has; whether there is as much."""
         by, self._weight = size - self._weight, size
-        return self._memory_of_all.change(by)
+        return self._memory_of_all.change(by) if by else True
 
     def stop(self) -> None:
         """Asks the guest to end, wherever it is; for the loop. It does by the end of its slice."""
         self.alive = False
         self.stopped = True
 
+    def retire(self) -> None:
+        self.alive = False
+
     def free(self) -> None:
         """Gives everything back; idempotent. Nobody is in it."""
         self.alive = False
         self.dispose()
+        self._weighs(0)
         self.scope = self.outcome = self.wait = None
         if self._wasi is None:
             return
@@ -174,10 +212,15 @@ class LiveInstance(Cell):
         if self._cpu_of != self.helpers:
             self._cpu_of, self._cpu = self.helpers, now
             return
-        if self.pace is not None and now - self._cpu > SPENT:
+        spent = now - self._cpu
+        if spent < SPENT:
+            return  # the machine is busy, not the guest
+        if self.pace is not None:
             self.pace.helper_overran()
-        if now - self._cpu > INLINE_CPU:
-            raise GuestError("a helper export of the guest, such as its allocate, takes far too long", reason="helper")
+        if not self.depth or spent > INLINE_CPU:
+            raise OverranError(
+                "a helper export of the guest, such as its allocate, takes far too long", reason="helper"
+            )
 
     # Host functions
 

@@ -23,7 +23,7 @@ import ctypes
 import functools
 import struct
 from collections.abc import Callable, Sequence
-from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_size_t, c_uint8, c_uint64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any, NamedTuple, TypeAlias
 
 import wasmtime
@@ -82,6 +82,7 @@ _new_trap = _function(_LOOKING, "wasmtime_trap_new", c_void_p, ctypes.c_char_p, 
 _new_error = _function(_LOOKING, "wasmtime_error_new", c_void_p, ctypes.c_char_p)
 _delete_trap = _function(_LOOKING, "wasm_trap_delete", None, c_void_p)
 _delete_error = _function(_LOOKING, "wasmtime_error_delete", None, c_void_p)
+_set_limits = _function(_LOOKING, "wasmtime_store_limiter", None, c_void_p, *(c_int64,) * 5)
 _define = _function(_LOOKING, "wasmtime_linker_define_func_unchecked", c_void_p)
 _define_async = _function(_LOOKING, "wasmtime_linker_define_async_func", c_void_p)
 _view_of = ctypes.PYFUNCTYPE(ctypes.py_object, c_void_p, c_size_t, ctypes.c_int)(
@@ -124,6 +125,7 @@ def _on_epoch(context: int, _data: int, delta: Any, kind: Any) -> int:
             kind[0] = _YIELD
         else:
             kind[0] = _CONTINUE
+            delta[0] = 1
             cell.overrun()
         return 0
     except BaseException as error:
@@ -319,7 +321,7 @@ class Cell:
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
     `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. `outcome`
     is set once there is what a suspended guest waits for. An output has at most `limit` bytes. What stands above implements
-    `weigh`, `overrun`, `answered` and `read`.
+    `weigh`, `overrun`, `answered` and `read`. The store is made by `open`.
     """
 
     __slots__ = (
@@ -333,7 +335,9 @@ class Cell:
             "_future",
             "_instance",
             "_memory",
+            "_memory_most",
             "_out",
+            "_pointer",
         ),
         *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
         *("failure", "helpers", "limit", "lost", "outcome", "reply", "room", "room_at", "template", "yields"),
@@ -351,18 +355,10 @@ class Cell:
         self.room = -1
         self.reply: tuple[Any, Slots, Any] | None = None
         self.outcome: Callable[[], Any] | None = None
-        self._store: wasmtime.Store | None
-        store = self._store = wasmtime.Store(machine().engine)
-        store.set_limits(
-            memory_size=template.memory_bytes,
-            table_elements=template.table_elements,
-            instances=1,
-            tables=MAX_TABLES,
-            memories=1,
-        )
-        self._context = _address(store._context())
-        self.context = self._context.value or 0
-        _set_epoch_callback(_address(store.ptr()), _epoch_callback, None, None)
+        self._store: wasmtime.Store | None = None
+        self._context = c_void_p()
+        self.context = 0
+        self._memory_most = template.memory_bytes
         self._future = 0
         self._instance = bindings.wasmtime_instance_t()
         self._entries: dict[str, _Entry] = {}
@@ -371,6 +367,15 @@ class Cell:
         self._view = memoryview(b"")
         self._bytes: Any = b""
         self._size = 0
+
+    def open(self) -> None:
+        """Makes the store and the buffers, in the thread that instantiates: that takes far longer than making a cell."""
+        store = self._store = wasmtime.Store(machine().engine)
+        self._pointer = _address(store.ptr())
+        self._context = _address(store._context())
+        self.context = self._context.value or 0
+        self.limit_memory(self._memory_most)
+        _set_epoch_callback(self._pointer, _epoch_callback, None, None)
         # A value of the C API is 32 bytes, its kind in the first; a raw one is 16.
         self._arguments = (c_uint64 * (4 * ROOM))()
         self._raw = (c_uint64 * (2 * ROOM))()
@@ -378,10 +383,17 @@ class Cell:
         self._trap, self._error, self._results = byref(self._out), byref(self._out, 8), byref(self._out, 16)
         _cells[self.context] = self
 
+    def limit_memory(self, size: int) -> None:
+        """Bounds the guest's memory, from now on. What it has already stays."""
+        self._memory_most = size
+        if self.context:
+            _set_limits(self._pointer, size, self.template.table_elements, 1, MAX_TABLES, 1)
+
     # Ways in
 
     def instantiate(self) -> None:
-        """Begins to make the instance; `poll` goes on with it, and `find_exports` follows."""
+        """Makes the store and begins to make the instance; `poll` goes on with it, and `find_exports` follows."""
+        self.open()
         self.slice()
         self.yields = True
         self._future = _instantiate_async(

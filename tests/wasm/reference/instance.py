@@ -105,6 +105,9 @@ class ThreadInstance:
             self._scope = None
             self._may_wait = False
 
+    def retire(self) -> None:
+        self.alive = False
+
     def stop(self) -> None:
         """Makes the guest trap wherever it is, and ends what it waits for."""
         self.alive = False

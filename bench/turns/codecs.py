@@ -41,12 +41,12 @@ def guest() -> bytes:
     body, more, at = "", "", 2048
     for letter, (head, item, times, tail) in ANSWERS.items():
         more += data(at, head) + data(at + 64, item) + data(at + 128, tail)
-        end = len(head) + len(item) * times
+        start, end = SCRATCH + len(head), len(head) + len(item) * times
         body += case(
             letter,
             f"""(drop (memory.grow (i32.const 128)))
             (memory.copy (i32.const {SCRATCH}) (i32.const {at}) (i32.const {len(head)}))
-            (call $repeat (i32.const {SCRATCH + len(head)}) (i32.const {at + 64}) (i32.const {len(item)}) (i32.const {times}))
+            (call $repeat (i32.const {start}) (i32.const {at + 64}) (i32.const {len(item)}) (i32.const {times}))
             (memory.copy (i32.const {SCRATCH + end}) (i32.const {at + 128}) (i32.const {len(tail)}))
             (return (i64.const {packed(SCRATCH, end + len(tail))}))""",
         )

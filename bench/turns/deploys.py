@@ -6,7 +6,8 @@ import shutil
 import tempfile
 import threading
 import time
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import httpx
@@ -45,11 +46,12 @@ class Operator:
     def _run(self) -> None:
         server = self._server
         while not self._over.is_set():
-            for what, act in (
-                ("deploy", lambda: server.deploy(self._first)),
-                ("override", lambda: server.deploy(self._second, override="true")),
-                ("undeploy", lambda: server.undeploy(self._service)),
-            ):
+            acts: list[tuple[str, Callable[[], httpx.Response]]] = [
+                ("deploy", partial(server.deploy, self._first)),
+                ("override", partial(server.deploy, self._second, override="true")),
+                ("undeploy", partial(server.undeploy, self._service)),
+            ]
+            for what, act in acts:
                 began = time.monotonic()
                 try:
                     answer = act()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import httpx
 
@@ -26,7 +27,7 @@ def asks(request: str, before: str = "") -> bytes:
 class Deploys:
     """A package deployed over itself, again and again, in a thread."""
 
-    def __init__(self, server: Watched, *packages: object) -> None:
+    def __init__(self, server: Watched, *packages: Path) -> None:
         self.statuses: dict[str, int] = {}
         self.times: list[float] = []
         self._server, self._packages = server, packages
@@ -39,9 +40,8 @@ class Deploys:
         while not self._over.is_set():
             began = time.monotonic()
             try:
-                status = str(
-                    self._server.deploy(self._packages[turn % len(self._packages)], override="true").status_code
-                )  # type: ignore[arg-type]
+                package = self._packages[turn % len(self._packages)]
+                status = str(self._server.deploy(package, override="true").status_code)
             except httpx.HTTPError as error:
                 status = type(error).__name__
             self.times.append((time.monotonic() - began) * 1e3)

@@ -40,7 +40,10 @@ class Watch:
 
     def __init__(self, *, stacks: bool = False) -> None:
         self._stacks = stacks
-        self.reset()
+        self.turns = array("d")
+        self.worst: list[tuple[float, float, float, str]] = []
+        self.wall = 0.0
+        self._seen: dict[float, str] = {}
 
     def start(self) -> None:
         """The first beat."""
@@ -94,9 +97,9 @@ class Watch:
     def reset(self) -> None:
         """Forgets what was seen."""
         self.turns = array("d")
-        self.worst: list[tuple[float, float, float, str]] = []
+        self.worst = []
         self.wall = 0.0
-        self._seen: dict[float, str] = {}
+        self._seen = {}
 
     def read(self) -> dict[str, Any]:
         """What was seen, in ms."""

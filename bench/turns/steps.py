@@ -31,7 +31,8 @@ def beside(
 
 def filling(mb: int) -> bytes:
     """Grows once, and touches all of it at each call."""
-    grow = f"(if (i32.lt_u (memory.size) (i32.const {mb * 16})) (then (drop (memory.grow (i32.sub (i32.const {mb * 16}) (memory.size))))))"
+    pages = f"(i32.const {mb * 16})"
+    grow = f"(if (i32.lt_u (memory.size) {pages}) (then (drop (memory.grow (i32.sub {pages} (memory.size))))))"
     return module(grow + FILL.format(at=HEAP_END, byte=7, size=(mb << 20) - HEAP_END))
 
 

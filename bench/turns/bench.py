@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 
 from bench.turns.client import Plan, Request, Result
 from bench.turns.watched import HungError, Watched
@@ -51,6 +53,21 @@ class Load:
 
 
 LOADS: dict[str, Load] = {}
+
+
+def machine() -> float:
+    """Processor seconds of everything on this machine, so far."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
+def processor() -> float:
+    """Processor seconds of this process and all that it has started."""
+    spent = sum(os.times()[:4])
+    for child in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):
+            spent += sum(child.cpu_times()[:4])
+    return spent
 
 
 def load(name: str, what: str) -> Callable[[Callable[[Bench], None]], Callable[[Bench], None]]:
@@ -120,9 +137,11 @@ class Bench:
     def watching(self, server: Watched, aim: float = TURN, name: str = "longest turn, ms") -> Iterator[None]:
         """The longest turn of what happens inside."""
         server.reset()
-        cpu, began = server.cpu(), time.monotonic()
+        cpu, own, all_, began = server.cpu(), processor(), machine(), time.monotonic()
         yield
-        self.cores = (server.cpu() - cpu) / (time.monotonic() - began)
+        seconds = time.monotonic() - began
+        self.cores = (server.cpu() - cpu) / seconds
+        strangers = max(0.0, machine() - all_ - (processor() - own)) / seconds
         try:
             seen = server.read()
         except HungError as error:
@@ -130,6 +149,8 @@ class Bench:
             raise
         worst = seen["worst"][0] if seen["worst"] else {"cpu": 0.0, "where": ""}
         note = f"wall {seen['wall']:.0f}, cpu {worst['cpu']:.0f}, {seen['long']} over 10 ms, p99.9 {seen['p999']:.1f}"
+        if strangers > 0.2:
+            note += f", others took {strangers:.1f} cores"
         for turn in seen["worst"] if self.stacks else []:
             note += f"\n      {turn['own']:.0f} ms  {turn['where']}"
         self.figure(name, seen["own"], aim, note=note)

@@ -92,8 +92,11 @@ def case(letter: str, body: str) -> str:
 
 
 def ask(length: int, at: int = SCRATCH) -> str:
-    """A host request that lies there."""
-    return f"(call $host (i32.const {at}) (i32.const {length})) drop drop"
+    """A host request that lies there. The call fails where it was not answered with success."""
+    return f"""(call $host (i32.const {at}) (i32.const {length})) drop local.set $n
+    (if (i32.ne (i32.const {ord("t")}) (i32.load8_u offset={len('{"success":')} (local.get $n)))
+      (then (return (i64.const 0))))
+    """
 
 
 def package(

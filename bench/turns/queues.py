@@ -58,14 +58,15 @@ class Deploys:
         bench.figure("deploys refused", refused, 0, note=note)
 
 
-@load("queue-state", "1,200 callers of a service that writes state, another's writes and deploys beside it")
+@load("queue-state", "1,600 callers of two services that write state, another's writes and deploys beside it")
 def state(bench: Bench) -> None:
-    greedy = package(bench.folder, "Greedy", asks(SET), apis=("okra.state",), limits=MANY)
+    limits = {**MANY, "max_instances": 700}
+    greedy = [package(bench.folder, f"Greedy{n}", asks(SET), apis=("okra.state",), limits=limits) for n in range(2)]
     modest = package(bench.folder, "Modest", asks(SET), apis=("okra.state",))
     other = package(bench.folder, "Other", module())
-    server = bench.server(greedy, modest)
+    server = bench.server(*greedy, modest)
     with bench.watching(server):
-        load = bench.start(server, call("Greedy"), connections=1200)
+        load = bench.start(server, call("Greedy0"), call("Greedy1"), connections=1600)
         time.sleep(1)
         deploys = Deploys(server, other)
         writes = bench.probe(server, call("Modest"), rate=40)

@@ -109,8 +109,16 @@ for _name in REQUESTS:
 @load("start-sparse", "each call ends its instance; a start writes a byte in each page of 60 MB")
 def start_sparse(bench: Bench) -> None:
     more = "".join(data(at, "x") for at in range(HEAP_END, 60 << 20, 4096))
-    guest = package(bench.folder, "Sparse", module("unreachable", pages="1024", more=more))
-    beside(bench, guest, call("Sparse"))
+    guests = [package(bench.folder, f"Sparse{n}", module("unreachable", pages="1000", more=more)) for n in range(3)]
+    server = bench.server()
+    with bench.watching(server, name="longest turn of three deploys, ms"):
+        for guest in guests:
+            server.deploy(guest)
+    with bench.watching(server):
+        load = bench.start(server, *(call(f"Sparse{n}") for n in range(3)))
+        probe = bench.probe(server).result()
+        bench.made(load.result())
+    bench.neighbour(probe)
 
 
 @load("start-initialize", "each call ends its instance; a start runs for 30 ms")

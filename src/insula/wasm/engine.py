@@ -33,7 +33,7 @@ from insula.wasm.contract import (
     WasiOptions,
 )
 from insula.wasm.faults import StoppedError
-from insula.wasm.guest_memory import SHARE, GuestMemory
+from insula.wasm.guest_memory import SHARE, GuestMemory, Tenant
 from insula.wasm.instance import LiveInstance, template_of
 from insula.wasm.linking import Blueprint, bind
 from insula.wasm.machine import Machine, machine
@@ -155,6 +155,7 @@ class NativeProgram:
         self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
         self._name = name or "this service"
         self._lane = Lane(self._name)
+        self._memory = Tenant()
         self._start_pace = Pace()
         self._start_pace.keep_slow()  # what a module does to start cannot be interrupted: it may fill all its memory
         self._instances: set[OwnedInstance] = set()
@@ -163,7 +164,7 @@ class NativeProgram:
     def instantiate(self) -> asyncio.Future[Instance]:
         self._check_open()
         engine = self._engine
-        engine.guest_memory.start(self._blueprint.code.memory_bytes)
+        engine.guest_memory.start(self._blueprint.code.memory_bytes, self._memory)
         if not engine.room.take(self):
             raise LimitError(
                 f"{self._name} has {engine.room.used(self)} instances, which is its share of {engine.most_instances}",
@@ -316,7 +317,7 @@ class OwnedInstance(LiveInstance):
     __slots__ = ("_counted", "_program", "job")
 
     def __init__(self, program: NativeProgram) -> None:
-        super().__init__(program._template, program._blueprint, program._engine.guest_memory)
+        super().__init__(program._template, program._blueprint, program._engine.guest_memory, program._memory)
         self._weighs(program._blueprint.code.memory_bytes)
         self.job: _Job | None = None
         self._program = program

@@ -9,6 +9,9 @@ A guest can take all that it may have in one instruction, before anything is wei
 the bytes by which it may grow, and gives it back when it comes out. While there is much, the lease is all that the guest's
 own limit allows. While memory is scarce it is a part of what is left, and the store's limit is set to that: a growth
 beyond it fails inside the guest. On the loop one guest runs at a time, and its lease is taken while memory is scarce alone.
+
+While memory is scarce a tenant may have `_TIMES` times as much as is left (the dynamic thresholds of shares.py): one alone
+comes to four fifths of the whole, and four greedy ones leave a seventeenth for whatever else is there.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ SHARE = 3 / 4
 #: Of what guests may have, where idle instances are closed, and how far down.
 _SCARCE = 7 / 8
 _EASE = 3 / 4
-#: Of what is left while memory is scarce, the part that one lease may take.
-_PART = 3 / 4
+#: How many times as much as is left a tenant may have while memory is scarce.
+_TIMES = 4
 #: Seconds after its call until an instance is weighed that was run on the loop.
 _SOON = 0.05
 
@@ -38,6 +41,15 @@ class Weighed(Protocol):
 
     def weigh_idle(self) -> None:
         """Counts what it has, unless it is being run."""
+
+
+class Tenant:
+    """What one program's instances have, and by how much those that run may grow, in bytes."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 class GuestMemory:
@@ -64,17 +76,26 @@ class GuestMemory:
             self._largest = max(self._largest, limit)
             self._look()
 
-    def start(self, size: int) -> None:
-        """Before an instance is made that begins with `size` bytes; LimitError where there is no room for it."""
-        if self.held + size > self.most:
-            self.relieve(lambda: self.held + size <= self.most)
-            if self.held + size > self.most:
+    def start(self, size: int, tenant: Tenant) -> None:
+        """Before an instance is made that begins with `size` bytes; LimitError where its tenant may not have as much."""
+        if not self._fits(size, tenant):
+            self.relieve(lambda: self._fits(size, tenant))
+            if not self._fits(size, tenant):
                 raise self.refusal()
 
-    def change(self, by: int) -> bool:
+    def _fits(self, size: int, tenant: Tenant) -> bool:
+        return self.held + self.leased + size <= self.most and (not self.scarce or self._allowed(tenant) >= size)
+
+    def _allowed(self, tenant: Tenant) -> int:
+        """How much more a tenant may have while memory is scarce: then it has `_TIMES` times as much as is left."""
+        left = self.most - self.held - self.leased
+        return max(0, (_TIMES * left - tenant.bytes) // (1 + _TIMES))
+
+    def change(self, by: int, tenant: Tenant) -> bool:
         """Counts what an instance has more, or less; whether all of it is within the bound."""
         with self._lock:
             self.held += by
+            tenant.bytes += by
             self._look()
             low = by > 0 and self.held > self.most * _SCARCE and not self._asked
             self._asked = self._asked or low
@@ -82,19 +103,21 @@ class GuestMemory:
             self._loop.call_soon_threadsafe(self._relieve)
         return self.held <= self.most
 
-    def lease(self, wanted: int) -> int:
+    def lease(self, wanted: int, tenant: Tenant) -> int:
         """The bytes, at most `wanted`, by which a guest may grow that is about to run."""
         with self._lock:
-            left = max(0, self.most - self.held - self.leased)
-            granted = wanted if left - wanted >= self._largest else min(wanted, int(left * _PART))
+            left = self.most - self.held - self.leased
+            granted = wanted if left - wanted >= self._largest else min(wanted, self._allowed(tenant))
             self.leased += granted
+            tenant.bytes += granted
             self._look()
             return granted
 
-    def settle(self, granted: int) -> None:
+    def settle(self, granted: int, tenant: Tenant) -> None:
         """Gives a lease back, once the guest has come out and was weighed."""
         with self._lock:
             self.leased -= granted
+            tenant.bytes -= granted
             self._look()
 
     def note(self, instance: Weighed) -> None:

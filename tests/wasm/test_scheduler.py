@@ -47,10 +47,14 @@ async def test_a_guest_that_wakes_in_a_used_turn_waits_for_the_next(floor: Floor
     floor.answer = lambda: gate
     floor.go.set()
     call = guest.later("ask_and_spin")
+    turn = floor.schedule.turn
+    turn.full = turn._armed = True  # and no turn comes
     gate.set_result(b"")
-    floor.schedule.turn.add(1.0)
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not floor.spun
+    turn._armed = False
+    turn._arm()
     assert await call == b"3"
 
 

@@ -144,7 +144,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
         metrics = Metrics(lambda: facts.connections())
-        metrics.add(lambda: families(registry.generations, logs.dropped(), memory.held))
+        metrics.add(lambda: families(registry.generations, logs.dropped, memory.held))
         public = _public(registry, metrics, facts, limits, manager.stopped)
         house = House(
             public=public,
@@ -162,6 +162,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             sweeping.cancel()
             await asyncio.wait((sweeping,))
             await manager.stop()
+            metrics.close()
     finally:
         await engine.close()
 

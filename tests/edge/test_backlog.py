@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+
+import pytest
 
 from insula.edge.backlog import Backlog
 from insula.edge.exchange import Response
 from insula.edge.limits import Limits
-from tests.edge.conftest import Street, answers, street, until
+from insula.edge.listener import COUNTED_FROM, Reading
+from insula.edge.routes import RouteTable
+from tests.edge.conftest import Street, answers, statuses, street, until
 
 MB = 1 << 20
 
@@ -55,6 +60,95 @@ def test_one_alone_may_have_what_its_own_bound_allows() -> None:
     assert alone.gave_up == 0
     backlog.hold(Holding(), 10)
     assert (alone.gave_up, backlog.held) == (1, 10)
+
+
+def test_who_holds_most_gives_up_and_not_who_came_first() -> None:
+    backlog = Backlog(100)
+    neighbour, greedy = Holding(), [Holding() for _ in range(9)]
+    backlog.hold(neighbour, 30, "neighbour")
+    for each in greedy:
+        backlog.hold(each, 10, "greedy")
+    assert neighbour.gave_up == 0
+    assert [each.gave_up for each in greedy] == [1, 1, 0, 0, 0, 0, 0, 0, 0]
+    backlog.release(neighbour)
+    for each in greedy:
+        backlog.release(each)
+    assert backlog.held == 0
+
+
+async def test_a_service_whose_bodies_do_not_come_takes_no_other_services_room() -> None:
+    async with street() as here:
+        here.app.backlog = Backlog(2 * MB)
+        one = here.app.table.exact[b"/echo"]
+        here.app.table = RouteTable([(b"/echo", one), (b"/other", replace(one, label="/other", tenant="other"))])
+        head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+        reader, writer = await here.connect()
+        writer.write(head % (b"/other", MB) + b"x" * (MB // 2))  # it began first
+        await until(lambda: here.app.backlog.held >= MB // 2)
+        slow = []
+        for number in range(1, 6):
+            slow.append(await here.connect())
+            slow[-1][1].write(head % (b"/echo", MB) + b"x" * (MB // 2))
+            await until(partial(holds, here, MB // 2 * min(4, 1 + number)))
+        for refused, _ in slow[:2]:
+            assert statuses(await refused.read()) == [503]
+        writer.write(b"x" * (MB // 2))
+        assert statuses(await reader.read()) == [200]
+        for _, each in (*slow, (reader, writer)):
+            each.close()
+
+
+@pytest.mark.parametrize("lane", [False, True])
+@pytest.mark.parametrize(
+    "ahead",
+    [
+        b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n" * 4000,  # small requests
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n" + b"x" * 150_000,  # part of a large one
+        b"GET /echo HTTP/1.1\r\nHost: a\r\nX-A: " + b"x" * 60_000,  # a head
+        b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n" * 100,  # few bytes, and many requests
+    ],
+)
+async def test_requests_that_are_sent_ahead_have_room_together(lane: bool, ahead: bytes) -> None:
+    """Forty clients send much more while their first request waits. What is held stays within the bound; who gives up
+    gets the answer of the request under way and a whole 503; who keeps its place gets all."""
+    async with street(Limits(max_unread=MB, linger=5), lane=lane) as here:
+        backlog = here.listener._config.unread
+        clients = []
+        for number in range(1, 41):
+            clients.append(await here.connect())
+            clients[-1][1].write(b"GET /echo?later HTTP/1.1\r\nHost: a\r\n\r\n" + ahead)
+            await until(partial(asked, here, number))
+        await until(lambda: here.drops.get("sent_ahead", 0) >= 20 or len(ahead) < 60_000)
+        connections = list(here.listener._server.server_state.connections)
+        assert len(connections) == 40
+        held = sum(each._sent_ahead() for each in connections if each._reading is not Reading.DEAF)  # type: ignore[union-attr]
+        assert MB // 4 < held <= MB
+        assert held - 40 * COUNTED_FROM <= backlog.held <= held
+        for pending in here.probe.pending:
+            pending.set_result(Response(200, (), b"at last"))
+        gave_up = here.drops["sent_ahead"]
+        for reader, writer in clients[:gave_up]:
+            assert statuses(await reader.read()) == [200, 503]
+            writer.close()
+        for reader, writer in clients[gave_up:]:
+            assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+            writer.close()
+        await until(lambda: not here.listener.connections)
+        assert backlog.held == 0
+
+
+async def test_half_a_message_that_waits_in_the_lane_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insula.edge.fast_connection.SECOND_READ", 60.0)
+    async with street(lane=True) as here:
+        backlog = here.listener._config.unread
+        reader, writer = await here.connect()
+        head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n"
+        writer.write(head + b"x" * 40_000)
+        await until(lambda: backlog.held == len(head) + 40_000)
+        writer.write(b"x" * 10_000)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        assert backlog.held == 0
+        writer.close()
 
 
 async def test_bodies_that_still_come_have_room_together() -> None:

@@ -160,7 +160,7 @@ class Application:
         codings = codings_of(head.get(b"content-encoding")) if route.inflate else []
         body = b""
         if head.get(b"content-length") is not None or head.get(b"transfer-encoding") is not None:
-            body = await read_body(receive, route.max_body, self.backlog)
+            body = await read_body(receive, route.max_body, self.backlog, route.tenant)
             taken.bytes = len(body)
             if codings:
                 body = await inflate_body(codings, body, route.max_body)

@@ -163,6 +163,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             await asyncio.wait((sweeping,))
             await manager.stop()
             metrics.close()
+            public.close()
     finally:
         await engine.close()
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import os
+import threading
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,10 +14,13 @@ from functools import partial
 import pytest
 
 from insula.edge.backlog import Backlog
+from insula.edge.compression import CODINGS
 from insula.edge.exchange import Response
 from insula.edge.limits import Limits
 from insula.edge.listener import COUNTED_FROM, Reading
+from insula.edge.offload import Offload
 from insula.edge.routes import RouteTable
+from insula.shares import Shares
 from tests.edge.conftest import Street, answers, statuses, street, until
 
 MB = 1 << 20
@@ -195,8 +202,11 @@ async def test_answers_that_are_not_read_have_room_together() -> None:
 
 
 async def test_large_requests_that_are_worked_on_have_room_together() -> None:
+    """Each service has its share: the third large body of one is refused, the first of another is not."""
     async with street() as here:
-        here.app.backlog = Backlog(2 * MB)
+        here.app.in_hand = Shares(4 * MB)
+        one = here.app.table.exact[b"/echo"]
+        here.app.table = RouteTable([(b"/echo", one), (b"/other", replace(one, label="/other", tenant="other"))])
         head = b"POST /echo?later HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
         worked_on = []
         for number in range(1, 3):
@@ -208,10 +218,116 @@ async def test_large_requests_that_are_worked_on_have_room_together() -> None:
         small = await here.connect()
         small[1].write(head % 10 + b"x" * 10)
         await until(lambda: len(here.probe.pending) == 3)
+        other = await here.connect()
+        other[1].write((head % MB).replace(b"/echo", b"/other") + b"x" * MB)
+        await until(lambda: len(here.probe.pending) == 4)
         for pending in here.probe.pending:
             pending.set_result(Response(200, (), b"done"))
-        for reader, writer in (*worked_on, small):
+        for reader, writer in (*worked_on, small, other):
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
             writer.close()
         [(status, _, _)] = answers(await here.talk((head % MB).replace(b"?later", b"") + b"x" * MB))
         assert status == 200
+        assert here.app.in_hand.free == 4 * MB
+
+
+async def test_a_large_body_is_counted_while_it_is_inflated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waits for a thread: a second one of its service has no room, and nothing is left behind by a bad one."""
+    go = threading.Event()
+
+    def slow(data: bytes, limit: int) -> bytes:
+        assert go.wait(30)
+        return CODINGS[b"deflate"].inflate(data, limit)
+
+    monkeypatch.setitem(CODINGS, b"gzip", CODINGS[b"gzip"]._replace(inflate=slow))
+    noise = os.urandom(MB // 2)
+    packed = zlib.compress(noise)
+    head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    async with street() as here:
+        here.app.in_hand = Shares(MB + MB // 2)
+        reader, writer = await here.connect()
+        writer.write(head % (b"/echo", len(packed)) + packed)
+        await until(lambda: here.app.in_hand.free < MB + MB // 2)
+        assert statuses(await here.talk(head % (b"/echo", len(packed)) + packed)) == [503]
+        go.set()
+        [(status, _, body)] = answers(await reader.read())
+        assert (status, body == noise) == (200, True)
+        assert statuses(await here.talk(head % (b"/echo", MB // 2) + noise)) == [400]
+        assert here.app.in_hand.free == MB + MB // 2
+        writer.close()
+
+
+async def test_a_service_whose_bodies_take_long_to_inflate_has_not_every_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    go = threading.Event()
+    sound = CODINGS[b"gzip"].inflate
+
+    def slow(data: bytes, limit: int) -> bytes:
+        assert go.wait(30)
+        return sound(data, limit)
+
+    monkeypatch.setitem(CODINGS, b"br", CODINGS[b"br"]._replace(inflate=slow))
+    packed = gzip.compress(os.urandom(150_000))
+    head = b"POST %b HTTP/1.1\r\nHost: a\r\nContent-Encoding: %b\r\nContent-Length: %d\r\nConnection: close\r\n\r\n"
+    async with street() as here:
+        one = here.app.table.exact[b"/echo"]
+        here.app.table = RouteTable([(b"/echo", one), (b"/other", replace(one, label="/other", tenant="other"))])
+        greedy = [await here.connect() for _ in range(40)]
+        for _, writer in greedy:
+            writer.write(head % (b"/echo", b"br", len(packed)) + packed)
+        await until(lambda: here.app.in_hand.used("") == 40 * len(packed))
+        assert statuses(await here.talk(head % (b"/other", b"gzip", len(packed)) + packed)) == [200]
+        go.set()
+        for reader, writer in greedy:
+            assert statuses(await reader.read()) == [200]
+            writer.close()
+
+
+async def test_an_answer_whose_service_has_no_room_to_compress_goes_out_as_it_is() -> None:
+    async with street() as here:
+        here.app.offload = Offload(most=1)
+        request = b"GET /echo?big=100000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        [(status, headers, body)] = answers(await here.talk(request))
+        assert (status, headers.get(b"content-encoding"), len(body)) == (200, b"gzip", int(headers[b"content-length"]))
+        here.app.offload._shares.take("")
+        [(status, headers, body)] = answers(await here.talk(request))
+        assert (status, headers.get(b"content-encoding"), len(body)) == (200, None, 100_000)
+        assert headers[b"vary"] == b"accept-encoding"
+
+
+async def test_a_client_that_leaves_takes_its_body_from_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    go, begun = threading.Event(), threading.Event()
+
+    def slow(data: bytes, limit: int) -> bytes:
+        begun.set()
+        assert go.wait(30)
+        return data[:limit]
+
+    monkeypatch.setitem(CODINGS, b"br", CODINGS[b"br"]._replace(inflate=slow))
+    packed = os.urandom(150_000)
+    head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Encoding: br\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with street() as here:
+        clients = [await here.connect() for _ in range(20)]
+        for _, writer in clients:
+            writer.write(head + packed)
+        await until(lambda: begun.is_set() and here.app.in_hand.used("") == 20 * len(packed))
+        for _, writer in clients:
+            writer.close()
+        await until(lambda: here.app.metrics.in_flight == 0)
+        assert here.app.in_hand.used("") == 0
+        assert here.probe.bodies == []
+        go.set()
+
+
+async def test_an_answer_that_waits_long_for_a_thread_goes_out_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insula.edge.app.COMPRESSED_WITHIN", 0.01)
+    go = threading.Event()
+    async with street() as here:
+        held = [here.app.offload.run("other", go.wait, 30) for _ in range(8)]
+        held += [here.app.offload.run("third", go.wait, 30) for _ in range(8)]
+        request = b"GET /echo?big=100000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
+        [(status, headers, body)] = answers(await here.talk(request))
+        assert (status, headers.get(b"content-encoding"), len(body)) == (200, None, 100_000)
+        go.set()
+        await asyncio.gather(*held)

@@ -8,7 +8,7 @@ body holds the loop.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -88,8 +88,8 @@ async def _rest(receive: Any, limit: int, note: Callable[[int], None], whole: by
             return bytes(whole)
 
 
-async def inflate_body(codings: list[bytes], body: bytes, limit: int) -> bytes:
-    """The body without its codings, at most `limit` bytes."""
+async def inflate_body(codings: list[bytes], body: bytes, limit: int, run: Callable[..., Awaitable[bytes]]) -> bytes:
+    """The body without its codings, at most `limit` bytes. `run` calls a function in a thread."""
     if not body:
         return body
     if len(body) <= INLINE:
@@ -98,4 +98,4 @@ async def inflate_body(codings: list[bytes], body: bytes, limit: int) -> bytes:
         except LimitError:
             if limit <= INLINE:
                 raise
-    return await asyncio.to_thread(inflate, codings, body, limit)
+    return await run(inflate, codings, body, limit)

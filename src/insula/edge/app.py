@@ -79,8 +79,7 @@ class Application:
     @table.setter
     def table(self, table: RouteTable) -> None:
         self._table = table
-        labels = {route.label for route in table.exact.values()} | {route.label for _, route in table.prefixes}
-        self.metrics.keep(labels | {self.missing.label})
+        self.metrics.keep(table.labels, self.missing.label)
         self._tell()
 
     @property

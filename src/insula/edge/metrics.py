@@ -14,7 +14,7 @@ import asyncio
 import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
@@ -91,10 +91,11 @@ class Metrics:
         """Counts a connection that ended without the application's answer."""
         self.drops[reason] += 1
 
-    def keep(self, labels: set[str]) -> None:
+    def keep(self, labels: Mapping[str, object], *others: str) -> None:
         """Forgets every route that is not one of these."""
-        for label in self.routes.keys() - labels:
-            del self.routes[label]
+        for label in self.routes.keys() - labels.keys():
+            if label not in others:
+                del self.routes[label]
 
     def add(self, source: Source) -> None:
         """Tells another room's numbers on the same page."""

@@ -213,7 +213,7 @@ def _public(
             for generation, latest in present
             if (generation, latest) not in made
         }
-        application.table = application.table.changed(
+        application.change(
             (pair for key in gone for pair in made[key]), (pair for pairs in come.values() for pair in pairs)
         )
         for key in gone:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -25,7 +25,7 @@ from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
 from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
-from insula.edge.metrics import Metrics
+from insula.edge.metrics import Metrics, RouteStats
 from insula.edge.offload import Offload
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
@@ -82,6 +82,14 @@ class Application:
         self.metrics.keep(table.labels, self.missing.label)
         self._tell()
 
+    def change(self, gone: Iterable[tuple[bytes, Route]], come: Iterable[tuple[bytes, Route]]) -> None:
+        """Takes some paths, with their routes, out of the table and puts others in; costs what changes. CallerError, and
+        nothing done, where a path is taken."""
+        gone = tuple(gone)
+        self._table = self._table.changed(gone, come)
+        self.metrics.forget({route.label for _, route in gone} - self._table.labels.keys())
+        self._tell()
+
     @property
     def checks(self) -> tuple[Check, ...]:
         """The rules of admission."""
@@ -112,21 +120,33 @@ class Application:
         if bare:
             head.method = "GET"
         taken = Taken()
-        await self._give(head, route, self._ask(head, route, receive, taken), taken, send, bare=bare)
+        stats = self.metrics.route(route.label)
+        await self._give(head, route, stats, self._ask(head, route, receive, taken), taken, send, bare=bare)
 
     def finishing(self, head: Head, route: Route, answer: Answer, bytes_in: int) -> App:
         """An application that finishes one request which the fast lane has begun: its answer is not there yet, or not yet
         as it goes out."""
 
+        stats = self.metrics.route(route.label)
+
         async def finish(_: Scope, receive: Receive, send: Send) -> None:
-            await self._give(head, route, _arrived(answer, route, receive), Taken(bytes_in), send)
+            await self._give(head, route, stats, _arrived(answer, route, receive), Taken(bytes_in), send)
 
         return finish
 
     async def _give(
-        self, head: Head, route: Route, answer: Awaitable[Response], taken: Taken, send: Send, *, bare: bool = False
+        self,
+        head: Head,
+        route: Route,
+        stats: RouteStats,
+        answer: Awaitable[Response],
+        taken: Taken,
+        send: Send,
+        *,
+        bare: bool = False,
     ) -> None:
-        """Sends the answer once it is there, and counts the request; `bare` leaves the body out."""
+        """Sends the answer once it is there, and counts the request; `bare` leaves the body out. `stats` are those of the
+        route from when it was found, since it may leave the table meanwhile."""
         metrics = self.metrics
         metrics.in_flight += 1
         status, sent = CLIENT_GONE, 0
@@ -145,7 +165,7 @@ class Application:
             pass
         finally:
             metrics.in_flight -= 1
-            metrics.route(route.label).record(status, time.monotonic() - head.received, taken.bytes, sent)
+            stats.record(status, time.monotonic() - head.received, taken.bytes, sent)
 
     async def _compressed(
         self, head: Head, route: Route, response: Response, varies: bool, coding: bytes

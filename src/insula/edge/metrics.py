@@ -91,6 +91,11 @@ class Metrics:
         """Counts a connection that ended without the application's answer."""
         self.drops[reason] += 1
 
+    def forget(self, labels: Iterable[str]) -> None:
+        """Forgets these routes."""
+        for label in labels:
+            self.routes.pop(label, None)
+
     def keep(self, labels: Mapping[str, object], *others: str) -> None:
         """Forgets every route that is not one of these."""
         for label in self.routes.keys() - labels.keys():

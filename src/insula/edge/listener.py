@@ -47,10 +47,9 @@ NOT_IN_TRAILERS = frozenset(
         *(b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
     )
 )
-#: Bytes that are parsed before the connection looks whether an answer is due first: where a head may begin in them, which
-#: takes more memory than its bytes, of a body in chunks, and of one whose length is known, of which no more than the rest.
+#: Bytes that are parsed before the connection looks whether an answer is due first, and the same of a body whose length is
+#: known. A head, and such a body, end the slice: what is behind them takes more memory than its bytes once it is parsed.
 SLICE = 2048
-CHUNKED = 8192
 MEASURED = 65_536
 #: Bytes of a body that may still come after its request was answered.
 SPARE = 262_144
@@ -265,21 +264,22 @@ class HttpConnection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         start, size = 0, len(data)
         while start < size and self._reading is not Reading.DEAF:
-            if self.pipeline:
+            if self.pipeline and self._reading is Reading.HEAD:
                 self._held = data[start:]
                 self.flow.pause_reading()
                 break
-            end = start + self._slice()
+            end = self._slice(data, start)
             self._parse(data[start:end])
             start = end
         self._watch()
 
-    def _slice(self) -> int:
+    def _slice(self, data: bytes, start: int) -> int:
+        """Where the slice from `start` ends."""
         if self._reading is Reading.HEAD:
-            return SLICE
-        if self._length < 0:
-            return CHUNKED
-        return max(SLICE, min(MEASURED, self._length - self._body_bytes))
+            end = data.find(b"\r\n\r\n", start, start + SLICE)
+            return end + 4 if end >= 0 else start + SLICE
+        rest = self._length - self._body_bytes
+        return start + (min(MEASURED, rest) if rest > 0 else SLICE)
 
     def _parse(self, data: bytes) -> None:
         self._heard = False

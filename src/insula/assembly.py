@@ -25,6 +25,7 @@ from insula.edge.backlog import Backlog
 from insula.edge.exchange import Route
 from insula.edge.guard import Guard
 from insula.edge.metrics import Metrics
+from insula.edge.page import LISTED
 from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
 from insula.edge.plain import Sources as Told
 from insula.edge.routes import RouteTable
@@ -144,7 +145,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
         metrics = Metrics(lambda: facts.connections())
-        metrics.add(lambda: families(registry.generations, logs.dropped(), memory.held))
+        metrics.add(lambda: families(registry.generations, logs.dropped, memory.held))
         public = _public(registry, metrics, facts, limits, manager.stopped)
         house = House(
             public=public,
@@ -162,6 +163,8 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             sweeping.cancel()
             await asyncio.wait((sweeping,))
             await manager.stop()
+            metrics.close()
+            public.close()
     finally:
         await engine.close()
 
@@ -173,21 +176,15 @@ def _public(
     limits: LimitSettings,
     stopped: Callable[[str], str | None],
 ) -> Application:
+    told: dict[tuple[Table, str], Welcome] = {}  # the last one
+
     def welcome() -> Welcome:
-        links = {"/health": "whether this server is well", "/metrics": "what it has counted, for Prometheus"}
-        if facts.admin_url:
-            links[facts.admin_url] = "the admin API, on this machine: deploy, list, roll back, undeploy"
-        return Welcome(
-            "Insula",
-            insula.__version__,
-            "A WebAssembly application server. Its services answer a POST of JSON at each of these paths.",
-            links,
-            tuple(
-                path
-                for generation in registry.generations
-                for path in generation.package.endpoints(latest=registry.find(generation.id.unversioned) is generation)
-            ),
-        )
+        """What is told stays the same until there is another table; it is made once."""
+        key = (registry.table, facts.admin_url)
+        if key not in told:
+            told.clear()
+            told[key] = _welcome(*key)
+        return told[key]
 
     def status() -> Status:
         return Status(insula.__version__, time.monotonic() - facts.started, facts.connections(), limits.max_connections)
@@ -207,20 +204,43 @@ def _public(
     made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
 
     def follow(table: Table) -> None:
-        """The routes of a new table; those of a generation that stays are the ones that it had."""
-        kept: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
-        routes = list(fixed)
-        for generation in table.generations:
-            latest = table.by_name[generation.id.unversioned] is generation
-            key = (generation, latest)
-            kept[key] = made.get(key) or [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
-            routes += kept[key]
-        application.table = RouteTable(routes)
-        made.clear()
-        made.update(kept)
+        """The routes of a new table: those of generations that stay are left alone."""
+        leads = table.by_name
+        present = [(generation, leads[generation.id.unversioned] is generation) for generation in table.generations]
+        gone = made.keys() - set(present)
+        come = {
+            (generation, latest): [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
+            for generation, latest in present
+            if (generation, latest) not in made
+        }
+        application.change(
+            (pair for key in gone for pair in made[key]), (pair for pairs in come.values() for pair in pairs)
+        )
+        for key in gone:
+            del made[key]
+        made.update(come)
 
     registry.on_change(follow)
     return application
+
+
+def _welcome(table: Table, admin_url: str) -> Welcome:
+    links = {"/health": "whether this server is well", "/metrics": "what it has counted, for Prometheus"}
+    if admin_url:
+        links[admin_url] = "the admin API, on this machine: deploy, list, roll back, undeploy"
+    paths = [
+        path
+        for generation in table.generations
+        for path in generation.package.endpoints(latest=table.by_name[generation.id.unversioned] is generation)
+    ]
+    return Welcome(
+        "Insula",
+        insula.__version__,
+        "A WebAssembly application server. Its services answer a POST of JSON at each of these paths.",
+        links,
+        tuple(paths[:LISTED]),
+        more=len(paths) - len(paths[:LISTED]),
+    )
 
 
 def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Guard:

@@ -108,8 +108,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=8,
             le=1 << 20,
-            description="Memory for bodies that still come, as much for those worked on, and for answers not yet read. "
-            "Beyond it, the slowest client is cut off, and large requests are refused.",
+            description="Memory for bodies that still come, as much for those worked on, and for answers not yet read with "
+            "requests sent ahead. Beyond it, the slowest of whoever holds most is cut off, and large requests are refused.",
         ),
     ] = 256
     guest_memory_mb: Annotated[

@@ -18,8 +18,8 @@ from insula.errors import InsulaError
 from insula.host.contract import HostError, Operation, Scope
 from insula.host.failures import host_error
 from insula.host.options import no_options
-from insula.host.parameters import read
-from insula.storage.state import MAX_LIST, MAX_TTL, StateRepository, StateValue
+from insula.host.parameters import check_numbers, read
+from insula.storage.state import MAX_LIST, MAX_TTL, MAX_VALUE, StateRepository, StateValue
 
 #: Seconds past the call's deadline that the database is given.
 SLACK = 0.25
@@ -116,11 +116,14 @@ class _Bound:
 
     async def set(self, asked: _Set, remaining: float) -> Any:
         options = asked.options or _SetOptions()
+        value = bytes(asked.value)
+        if len(value) <= MAX_VALUE:
+            await check_numbers(value)
         return _shown(
             await self._state.set(
                 self._service,
                 asked.key,
-                bytes(asked.value).decode(),
+                value.decode(),
                 ttl=options.ttl,
                 if_version=options.if_version,
                 if_absent=bool(options.if_absent),

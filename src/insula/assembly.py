@@ -1,7 +1,7 @@
 """The one place that knows every room: it makes the parts of a server from the settings and joins them.
 
-`assembled` is an async context: what it makes, it takes apart in reverse. Nothing listens yet; `server.py` opens the
-doors once everything behind them stands.
+`assembled` is an async context: what it makes, it takes apart in reverse. Nothing listens yet and no service runs;
+`server.py` opens the doors and then starts what is deployed (`House.start`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import insula
 from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
+from insula.background import told
+from insula.deployments.attempts import Attempts
 from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
@@ -65,6 +67,10 @@ class Facts:
     public_url: str = ""
     admin_url: str = ""
 
+    def state(self) -> str:
+        """ "" once calls are taken, else `starting` or `draining`."""
+        return "" if self.ready else "draining" if self.draining else "starting"
+
 
 @dataclass(frozen=True)
 class House:
@@ -77,6 +83,10 @@ class House:
     metrics: Metrics
     facts: Facts
 
+    async def start(self) -> None:
+        """Starts what is deployed."""
+        await self.manager.start()
+
     def drain(self) -> None:
         """New work is refused from now on. Idempotent."""
         if not self.facts.draining:
@@ -86,7 +96,7 @@ class House:
 
 @asynccontextmanager
 async def assembled(settings: Settings) -> AsyncIterator[House]:
-    """Makes every part, runs what is deployed, and on the way out drains and closes all of it.
+    """Makes every part, and on the way out drains and closes all of it.
 
     ConfigurationError where the data folder, the database or a capability cannot be used.
     """
@@ -116,6 +126,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
     )
     memory = engine.guest_memory
     memory.relieve = lambda enough: relieve(registry.generations, enough)
+    attempts = await asyncio.to_thread(Attempts.open, folder.path)
     try:
         state = StateRepository(database)
         host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=state)
@@ -141,6 +152,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             depot=depot,
             repository=DeploymentRepository(database, folder.node_id),
             registry=registry,
+            attempts=attempts,
             stage=stage_package,
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
@@ -155,8 +167,8 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             metrics=metrics,
             facts=facts,
         )
-        await manager.start()
-        sweeping = asyncio.create_task(state.keep_swept(), name="sweep expired state")
+        await manager.load()
+        sweeping = told(asyncio.create_task(state.keep_swept()), "sweeping expired state", endless=True)
         try:
             yield house
         finally:
@@ -167,6 +179,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             public.close()
     finally:
         await engine.close()
+        attempts.close()
 
 
 def _public(
@@ -189,13 +202,10 @@ def _public(
     def status() -> Status:
         return Status(insula.__version__, time.monotonic() - facts.started, facts.connections(), limits.max_connections)
 
-    def ready() -> str:
-        return "" if facts.ready else "draining" if facts.draining else "starting"
-
-    fixed = list(plain_routes(Told(welcome, ready, status, metrics)))
+    fixed = list(plain_routes(Told(welcome, facts.state, status, metrics)))
     application = Application(
         RouteTable(fixed),
-        missing=missing_route(stopped),
+        missing=missing_route(stopped, lambda: facts.state() == "starting"),
         checks=(Identified(),),
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
@@ -257,7 +267,7 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
             version=insula.__version__,
             max_bytes=settings.packages.max_bytes,
             read_timeout=settings.packages.read_timeout_ms / 1000,
-            status=lambda: "healthy" if facts.ready else "unhealthy",
+            status=lambda: facts.state() or "healthy",
             public_url=lambda: facts.public_url,
             health=health,
             metrics=metrics.exposition,

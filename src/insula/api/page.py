@@ -16,6 +16,7 @@ ROUTES = (
     ("GET", "/api/v1/packages/{service_id}", "one service in full"),
     ("DELETE", "/api/v1/packages/{service_id}", "undeploy it"),
     ("POST", "/api/v1/packages/{service_id}/rollback", "back to the package before"),
+    ("POST", "/api/v1/packages/{service_id}/retry", "start it, where it is stopped"),
     ("GET", "/metrics", "what it has counted, for Prometheus"),
     ("GET", "/openapi.json", "all of this for programs"),
 )

@@ -123,8 +123,11 @@ class CodecProcesses:
             job = queue.popleft()
             if queue:
                 self._queues[service] = queue  # behind the others
-            self._running.take(service)
             job.waits = False
+            if job.answer.done():  # in this turn
+                self._bytes.give(service, job.units)
+                continue
+            self._running.take(service)
             job.process = process = self._idle.pop()
             process.begin()
             work = asyncio.get_running_loop().run_in_executor(self._threads, process.run, job)

@@ -22,7 +22,8 @@ from insula.errors import DeadlineError
 from insula.plans import Codec
 from insula.schema.binary_codec import Messages
 from insula.schema.bounds import Bounds
-from insula.schema.json_codec import Elsewhere, InlineCodec, JsonCodecs, check_zeros
+from insula.schema.json_codec import INLINE_NS, Elsewhere, InlineCodec, JsonCodecs, check_zeros
+from insula.schema.json_walk import Direction, JsonRules
 from insula.schema.model import Method, Schema
 
 #: Bytes of a binary body, of an answer's JSON, and of the JSON in between, that are worked on on the event loop.
@@ -30,6 +31,9 @@ INLINE = 2_048
 INLINE_TEXT = 8_192
 #: Seconds that a process has to compile a schema, and to come free for it.
 COMPILE_TIME = 60.0
+#: Nanoseconds of a message in one byte of a body, and of each field that it might have.
+MESSAGE_NS = 1_000
+MESSAGE_FIELD_NS = 50
 #: Fields of a schema whose message classes are made in the server.
 MAX_FIELDS = 1_000
 
@@ -86,7 +90,16 @@ class ServiceCodecs:
         if sum(len(kind.fields) for kind in subject.schema.types) > MAX_FIELDS:
             return InlineCodec(read, write)
         made = partial(self._codecs.store.messages, subject.key, subject.schema, method)
-        return BinaryCodec(self.json(method), made, read, write, min(INLINE, subject.bounds.values))
+        return BinaryCodec(self.json(method), made, read, write, self._inline(method))
+
+    def _inline(self, method: Method) -> int:
+        """The longest binary body of a method that is read on the event loop: a message takes two bytes at least, and the
+        library looks at each field that it might have."""
+        if not method.input_type:
+            return min(INLINE, self._subject.bounds.values)
+        rules = JsonRules(self._subject.schema)
+        fields = rules.weights(Direction.IN).of(method.input_type).fields
+        return min(INLINE, self._subject.bounds.values, INLINE_NS // (MESSAGE_NS + fields * MESSAGE_FIELD_NS))
 
     def _json_elsewhere(self, method: str) -> tuple[Elsewhere, Elsewhere]:
         return self._elsewhere(method, Work.READ_JSON), self._elsewhere(method, Work.WRITE_JSON)

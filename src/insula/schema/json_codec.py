@@ -26,9 +26,9 @@ from insula.errors import CallerError, GuestError, InsulaError, PackageError
 from insula.plans import Codec
 from insula.schema import bounds as bound
 from insula.schema.bounds import Bounds
-from insula.schema.json_text import MAX_DEPTH, bad_utf8, count_values, marks_of, most_values, too_deep
+from insula.schema.json_text import MAX_DEPTH, bad_utf8, beginnings, count_values, marks_of, most_values, opening, too_deep
 from insula.schema.json_types import JsonTypes, fields_in_rings
-from insula.schema.json_walk import Direction, JsonError, JsonRules, TooLarge, parse
+from insula.schema.json_walk import Direction, JsonError, JsonRules, TooLarge, check_room, parse
 from insula.schema.json_weight import BYTE_NS, STEP_NS, Weight
 from insula.schema.model import Method, Schema
 from insula.schema.names import split_list
@@ -200,6 +200,7 @@ class _Side:
         self._bounds = bounds
         self._in = direction is Direction.IN
         self.direction = direction
+        self.values = bounds.values
         self.most = bounds.input_bytes if self._in else bounds.output_bytes
 
     def refusal(self, problem: JsonError) -> InsulaError:
@@ -229,11 +230,19 @@ class _Side:
         return deep is not None
 
 
-def _safe_bytes(weight: Weight, side: _Side, values: int) -> int:
+def _safe_bytes(weight: Weight, side: _Side) -> int:
     """Texts of at most so many bytes need no measure: whatever is in them, they nest, cost and grow too little."""
     cost = BYTE_NS + weight.value_ns + weight.object_ns // 2 + STEP_NS // 2
     growth = 1 + weight.growth + weight.zero_bytes // 2
-    return min(MAX_DEPTH, values, INLINE_NS // cost, side.most // growth)
+    return min(MAX_DEPTH, side.values, INLINE_NS // cost, side.most // growth)
+
+
+def _plain_bytes(weight: Weight, side: _Side) -> int:
+    """Texts of at most so many bytes need no count of what is in them: an object takes three bytes with its comma, a value
+    two."""
+    cost = BYTE_NS + weight.value_ns // 2 + weight.object_ns // 3 + 1
+    growth = 1 + weight.growth // 2 + weight.zero_bytes // 3 + 1
+    return min(side.values, INLINE_NS // cost, _ROOM_BYTES // growth, _ROOM_FIELDS // (1 + weight.fields // 3))
 
 
 # Each way is a function that has all it needs in its cells: they run at every call.
@@ -244,7 +253,7 @@ def _input_reader(types: JsonTypes, item: str, bounds: Bounds, elsewhere: Elsewh
     decode = types.decoder(item, False, Direction.IN)[0].decode
     encode = _encode
     weight = types.rules.weights(Direction.IN).of(item)
-    safe = _safe_bytes(weight, side, bounds.values)
+    safe = _safe_bytes(weight, side)
     measured = _measured(types.rules, item, False, weight, side, decode, encode, elsewhere)
 
     def read(body: bytes, deadline: float = _NEVER) -> Any:
@@ -277,7 +286,7 @@ def _output_writer(
             return b'{"response":%b}' % _encode(value)
 
     weight = types.rules.weights(Direction.OUT).of(item)
-    safe = _safe_bytes(weight, side, bounds.values)
+    safe = _safe_bytes(weight, side)
     measured = _measured(types.rules, item, many, weight, side, decode, encode, elsewhere)
 
     def write(payload: bytes, deadline: float = _NEVER) -> Any:
@@ -304,13 +313,22 @@ def _measured(
     """Reads or writes a text of any size: measured first, then the plain case, then step by step."""
     direction, most = side.direction, side.most
     zero_bytes, fields, growth, value_ns, object_ns = weight
+    plain_bytes = _plain_bytes(weight, side)
 
     def measured(text: bytes, deadline: float) -> Any:
         size = len(text)
+        if size <= plain_bytes and text.isascii() and opening(text) <= MAX_DEPTH:
+            try:
+                out = encode(decode(text))
+                if len(out) <= most:
+                    return out
+            except (JsonError, *_REFUSALS):
+                pass
         if elsewhere is not None and size > INLINE_BYTES:
             return elsewhere(text, deadline)
-        objects = text.count(b"{")
-        values = 1 + text.count(b",") + text.count(b"[") + objects
+        begun = beginnings(text)
+        objects = begun.count(b"{")
+        values = 1 + len(begun)
         cost = size * BYTE_NS + values * value_ns + objects * object_ns
         if elsewhere is not None and cost > INLINE_NS:
             return elsewhere(text, deadline)
@@ -318,7 +336,9 @@ def _measured(
             assert elsewhere is not None
             return elsewhere(text, deadline)
         try:
-            if size + objects * zero_bytes + values * growth <= _ROOM_BYTES and objects * fields <= _ROOM_FIELDS:
+            grown = size + objects * zero_bytes + values * growth
+            if grown <= _ROOM_BYTES and objects * fields <= _ROOM_FIELDS:
+                check_room(grown)
                 try:
                     out = encode(decode(text))
                 except _REFUSALS:

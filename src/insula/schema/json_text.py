@@ -14,6 +14,8 @@ MAX_DEPTH = 200
 
 _ALL = bytes(range(256))
 _NO_MARKS = bytes(byte for byte in _ALL if byte not in b'[]{},"')
+_NO_BEGINNINGS = bytes(byte for byte in _ALL if byte not in b"[{,")
+_NO_OPENING = bytes(byte for byte in _ALL if byte not in b"[{")
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 #: A string, also one that never ends: so every byte is looked at once, whatever the text is.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -29,9 +31,19 @@ def marks_of(text: bytes) -> bytes:
     return _STRINGS.sub(b"", marks) if b'"' in marks else marks
 
 
+def opening(text: bytes) -> int:
+    """The number of opening brackets in a text, those in strings too: it nests no deeper."""
+    return len(text.translate(None, _NO_OPENING))
+
+
+def beginnings(text: bytes) -> bytes:
+    """The bytes of a text that a value may stand behind: opening brackets and commas, those in strings too."""
+    return text.translate(None, _NO_BEGINNINGS)
+
+
 def most_values(text: bytes) -> int:
     """At least the number of values in a JSON text: each but the first stands behind a comma or an opening bracket."""
-    return 1 + text.count(b",") + text.count(b"[") + text.count(b"{")
+    return 1 + len(beginnings(text))
 
 
 def count_values(text: bytes, marks: bytes) -> int:

@@ -99,6 +99,17 @@ class Budget:
             raise TooLarge
 
 
+#: Bytes of a text that are written without a question whether there is memory for them.
+_UNASKED = 16 << 20
+
+
+def check_room(size: int) -> None:
+    """MemoryError where there is no memory to write a text of this size: the encoder, which takes some times as much while
+    it grows, ends the process then."""
+    if size > _UNASKED:
+        bytearray(4 * size)
+
+
 class JsonRules:
     """The types of one schema, by name, and how a value of each is read."""
 
@@ -125,9 +136,10 @@ class JsonRules:
         value = parse(text)
         if value is None and direction is Direction.OUT:
             return [] if many else self._zero(item, direction, budget)
-        if many:
-            return self._list("$", value, item, direction, "", budget)
-        return self._item("$", value, item, direction, "", budget)
+        read = self._list if many else self._item
+        out = read("$", value, item, direction, "", budget)
+        check_room(most - budget.left)
+        return out
 
     def _zero(self, item: str, direction: Direction, budget: Budget) -> Any:
         budget.take(self._weights[direction].zero_bytes(item))

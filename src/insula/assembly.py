@@ -20,6 +20,9 @@ from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
 from insula.background import told
 from insula.deployments.attempts import Attempts
+from insula.codecs.processes import CodecProcesses
+from insula.codecs.service import Codecs
+from insula.codecs.store import MessageStore
 from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
@@ -40,7 +43,6 @@ from insula.host.services import HostServices
 from insula.packages.depot import Depot
 from insula.packages.package import Package
 from insula.packages.sources import SourceOptions, Sources
-from insula.schema.binary_codec import BinaryStore
 from insula.services.exposition import families
 from insula.services.generation import Generation, Workshop, stage
 from insula.services.registry import Registry, Table
@@ -124,6 +126,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         compile_memory=settings.packages.compile_memory_mb << 20,
         guest_memory=limits.guest_memory_mb << 20,
     )
+    processes = CodecProcesses(memory=limits.codec_memory_mb << 20, queue=limits.held_mb << 20)
     memory = engine.guest_memory
     memory.relieve = lambda enough: relieve(registry.generations, enough)
     attempts = await asyncio.to_thread(Attempts.open, folder.path)
@@ -136,8 +139,9 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             catalogue=await asyncio.to_thread(catalogue.load, host),
             grants=Grants(settings.grants.default, settings.grants.allow, settings.grants.deny),
             logs=logs,
-            binary=BinaryStore(),
+            codecs=Codecs(processes, MessageStore()),
             max_body=limits.body_bytes,
+            max_values=limits.body_values,
             max_memory=settings.packages.max_memory_mb << 20,
             guest_memory=memory.most,
             max_timeout=limits.request_timeout_ms / 1000,
@@ -178,6 +182,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             metrics.close()
             public.close()
     finally:
+        await processes.close()
         await engine.close()
         attempts.close()
 

@@ -8,6 +8,7 @@ for it when it prepares for a sort of request, so that nothing here is looked up
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,24 +16,17 @@ from typing import Protocol
 from insula.calls import Call, Pending, Reply, ServiceId
 
 
-class JsonCodec(Protocol):
-    """JSON of one method, compiled from its schema. Both raise InsulaError; neither ever returns half an answer."""
+class Codec(Protocol):
+    """One wire form of one method, JSON or protobuf binary, compiled from its schema. Used on the event loop: what is small
+    is answered at once; what may take long comes as a future, which is done by the `deadline` (seconds of
+    time.monotonic()). Both raise InsulaError, at once or by the future; neither ever returns half an answer."""
 
-    def read_input(self, body: bytes) -> bytes:
-        """The client's JSON -> the guest's. CallerError `invalid_argument` naming the field path."""
+    def read_input(self, body: bytes, deadline: float, /) -> bytes | Future[bytes]:
+        """The client's bytes -> the guest's JSON. CallerError `invalid_argument` naming the field path; LimitError where
+        the body has too many values, or would become too large."""
 
-    def write_output(self, payload: bytes) -> bytes:
-        """The guest's JSON -> the client's. GuestError `internal` naming the field path."""
-
-
-class BinaryCodec(Protocol):
-    """Protobuf binary of one method. Same errors as JsonCodec."""
-
-    def read_input(self, body: bytes) -> bytes:
-        """The client's protobuf binary -> the guest's JSON."""
-
-    def write_output(self, payload: bytes) -> bytes:
-        """The guest's JSON -> protobuf binary for the client."""
+    def write_output(self, payload: bytes, deadline: float, /) -> bytes | Future[bytes]:
+        """The guest's JSON -> the client's bytes. GuestError `internal` naming the field path; LimitError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +42,7 @@ class Plan:
     """One method of one deployed generation.
 
     `timeout` in seconds is the longest that a call may take; a client may ask for less. `max_body` in bytes is what may
-    come in, after inflation. `json` gives the codec of its JSON, `binary` that of its protobuf (the store of those is
-    bounded), `entrance` the way into the service: a plain function, called on the event loop.
+    come in, after inflation. `json` gives the codec of its JSON, `binary` that of its protobuf, `entrance` the way into the service: a plain function, called on the event loop.
     """
 
     service: ServiceId
@@ -58,7 +51,7 @@ class Plan:
     policy: Policy
     timeout: float
     max_body: int
-    json: Callable[[], JsonCodec]
-    binary: Callable[[], BinaryCodec]
+    json: Callable[[], Codec]
+    binary: Callable[[], Codec]
     entrance: Callable[[], Callable[[Call], Reply | Pending]]
     doc: str = ""

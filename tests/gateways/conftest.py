@@ -15,6 +15,9 @@ import pytest
 import uvloop
 
 from insula.calls import Call, Headers, Pending, Reply, ServiceId
+from insula.codecs.processes import CodecProcesses
+from insula.codecs.service import Codecs
+from insula.codecs.store import MessageStore
 from insula.edge.admission import Identified
 from insula.edge.app import Application
 from insula.edge.lane import Lane
@@ -25,9 +28,8 @@ from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route
 from insula.plans import Plan
-from insula.schema.binary_codec import BinaryStore
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import JsonCodecs
+from insula.schema.bounds import Bounds
 from insula.schema.policy import is_read_only, policy_of
 
 IDL = """
@@ -43,6 +45,7 @@ type Thing { name: String! count: Int size: Long data: Bytes tags: [String!] }
 """
 SCHEMA = parse_idl(IDL)
 MAX_BODY = 100_000
+BOUNDS = Bounds(MAX_BODY, 4 << 20)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -102,9 +105,8 @@ class Shop:
         )
 
 
-def plans(echo: Echo) -> list[Plan]:
-    codecs = JsonCodecs(SCHEMA)
-    store = BinaryStore()
+def plans(echo: Echo, codecs: Codecs) -> list[Plan]:
+    of_service = codecs.of("shop.Echo.v1", "digest", SCHEMA, BOUNDS)
     return [
         Plan(
             ServiceId("shop", "Echo", "v1"),
@@ -113,8 +115,8 @@ def plans(echo: Echo) -> list[Plan]:
             policy_of(method),
             5.0,
             MAX_BODY,
-            partial(codecs.of, method.name),
-            partial(store.codec, "digest", SCHEMA, method),
+            partial(of_service.json, method),
+            partial(of_service.binary, method),
             lambda: echo.submit,
         )
         for method in SCHEMA.service.methods
@@ -125,8 +127,10 @@ def plans(echo: Echo) -> list[Plan]:
 async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     echo = Echo()
     gateway = ConnectGateway()
-    routes = [pair for plan in plans(echo) for pair in gateway.routes(plan, latest=True)]
-    older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo)]
+    processes = CodecProcesses(at_once=1)
+    codecs = Codecs(processes, MessageStore())
+    routes = [pair for plan in plans(echo, codecs) for pair in gateway.routes(plan, latest=True)]
+    older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo, codecs)]
     routes += [pair for plan in older for pair in gateway.routes(plan, latest=False)]
     app = Application(RouteTable(routes), missing=missing_route(), checks=(Identified(),))
     listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2), lane=Lane(app) if lane else None)
@@ -134,6 +138,7 @@ async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:
         yield Shop(listener, app, echo, http)
     await listener.stop(0.0)
+    await processes.close()
 
 
 @pytest.fixture(params=["ordinary", "lane"])

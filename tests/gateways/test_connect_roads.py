@@ -11,7 +11,7 @@ import uvloop
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from insula.schema.json_walk import MAX_DEPTH
+from insula.schema.json_text import MAX_DEPTH
 from tests.gateways.conftest import SCHEMA, Shop, open_shop
 from tests.schema.strategies import broken, values
 

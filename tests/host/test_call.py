@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from insula.calls import Call, Pending, Principal, Reply, ServiceId
+from insula.codecs.processes import CodecProcesses
+from insula.codecs.service import Codecs
+from insula.codecs.store import MessageStore
 from insula.errors import CallerError, Code, InsulaError
 from insula.host.call import CallCapability, inherited
 from insula.host.failures import HOST_CODES, host_error
-from insula.plans import BinaryCodec, Plan, Policy
+from insula.plans import Codec, Plan, Policy
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import JsonCodecs
+from insula.schema.bounds import Bounds
 from tests.host.conftest import Host, scope
 
 SCHEMA = parse_idl(
@@ -28,7 +31,7 @@ OPEN = Policy()
 STOCK = ServiceId("shop", "Stock", "v1")
 
 
-def no_binary() -> BinaryCodec:
+def no_binary() -> Codec:
     raise AssertionError("services call each other in JSON")
 
 
@@ -38,12 +41,20 @@ class Stock:
     def __init__(self, policy: Policy = OPEN, timeout: float = 3.0, max_body: int = 1000) -> None:
         self.calls: list[Call] = []
         self.answer: Reply | Pending | Exception = Reply(b'{"name":"nail"}', (("x-a", "1"),))
-        codecs = JsonCodecs(SCHEMA)
+        codecs = Codecs(CodecProcesses(), MessageStore()).of(str(STOCK), "digest", SCHEMA, Bounds())
         self.plans = {
-            name: Plan(
-                STOCK, name, False, policy, timeout, max_body, partial(codecs.of, name), no_binary, lambda: self.submit
+            method.name: Plan(
+                STOCK,
+                method.name,
+                False,
+                policy,
+                timeout,
+                max_body,
+                partial(codecs.json, method),
+                no_binary,
+                lambda: self.submit,
             )
-            for name in (method.name for method in SCHEMA.service.methods)
+            for method in SCHEMA.service.methods
         }
 
     def submit(self, call: Call) -> Reply | Pending:

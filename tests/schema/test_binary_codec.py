@@ -2,39 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from protobuf import Message
+from protobuf import Message, Registry
 
 from insula.errors import CallerError, Code, GuestError, InsulaError, LimitError
-from insula.schema.binary_codec import BinaryStore
+from insula.schema.binary_codec import compile_binary, read_registry
+from insula.schema.binary_count import FieldCount
+from insula.schema.bounds import Bounds
 from insula.schema.descriptors import input_message, output_message, to_descriptor_set
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import compile_all
+from insula.schema.json_codec import WholeCodec, compile_all, compile_json
 from insula.schema.model import Method, Schema
 from tests.schema.strategies import same, schemas, values
 from tests.schema.test_json_codec import SCHEMA
 
-STORE = BinaryStore(most_schemas=10_000)
+REGISTRIES: dict[bytes, Registry] = {}
 METHODS = {method.name: method for method in SCHEMA.service.methods}
 
 
 def codec(name: str, schema: Schema = SCHEMA) -> Any:
     method = next(method for method in schema.service.methods if method.name == name)
-    return STORE.codec(digest(schema), schema, method)
+    return compiled(schema, method)
 
 
-def digest(schema: Schema) -> str:
-    return hashlib.sha256(to_descriptor_set(schema)).hexdigest()
+def compiled(schema: Schema, method: Method, bounds: Bounds = Bounds()) -> WholeCodec:
+    json_codec = compile_json(schema, method, bounds)
+    return compile_binary(registry(schema), schema, method, json_codec, bounds, FieldCount(schema))
+
+
+def registry(schema: Schema) -> Registry:
+    descriptor = to_descriptor_set(schema)
+    return REGISTRIES.setdefault(descriptor, read_registry(descriptor))
 
 
 def message(schema: Schema, name: str) -> type[Message[Any]]:
-    found = STORE.registry(to_descriptor_set(schema)).message(name)
+    found = registry(schema).message(name)
     assert found is not None
     return found.type
 
@@ -154,7 +161,7 @@ def test_json_and_binary_are_one(data: st.DataObject, schema: Schema) -> None:
     """For any schema: protobuf's JSON is ours, both ways, and binary gives the guest what JSON gives it."""
     codecs = compile_all(schema)
     for method in schema.service.methods:
-        binary = STORE.codec(digest(schema), schema, method)
+        binary = compiled(schema, method)
         if method.input_type:
             _agree_on_input(data, schema, method, codecs[method.name], binary)
         wanted = data.draw(values(schema, method.output_type)) if method.output_type else None
@@ -171,25 +178,3 @@ def _agree_on_input(data: st.DataObject, schema: Schema, method: Method, ours: A
     theirs = kind.from_json(body, ignore_unknown_fields=True)
     assert same(pruned(json.loads(binary.read_input(theirs.to_binary()))), pruned(by_json))
     assert same(pruned(json.loads(ours.read_input(theirs.to_json().encode()))), pruned(by_json))
-
-
-def test_the_store_is_bounded_and_knows_schemas_by_what_they_are() -> None:
-    store = BinaryStore(most_schemas=2, most_codecs=3)
-
-    def schema(name: str) -> Schema:
-        return parse_idl(f'@okra(namespace: "a") service S {{ f(input: T): T g: Int }} type T {{ {name}: Int }}')
-
-    first, second, third = schema("a"), schema("b"), schema("c")
-    f, g = first.service.methods
-    kept = store.codec("1", first, f)
-    assert store.codec("1", first, f) is kept
-    again = store.codec("2", schema("a"), f)
-    assert len(store) == 1
-    store.codec("3", second, second.service.methods[0])
-    assert len(store) == 2
-    with pytest.raises(LimitError, match="no room"):
-        store.codec("4", third, third.service.methods[0])
-    assert store.codec("1", first, f) is kept
-    store.codec("1", first, g)  # the fourth codec: the one that was unused for longest goes
-    assert store.codec("1", first, f) is kept
-    assert store.codec("2", first, f) is not again

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from insula.errors import InsulaError
-from insula.schema.json_walk import MAX_DEPTH, Direction, JsonError, JsonRules, check_text, too_deep
+from insula.schema.json_text import MAX_DEPTH, bad_utf8, marks_of, too_deep
+from insula.schema.json_walk import Direction, JsonError, JsonRules
 from insula.schema.names import split_list
 from tests.schema.strategies import broken, same, values
 from tests.schema.test_json_codec import CODECS, PIECES, SCHEMA
@@ -47,10 +48,11 @@ def _by_the_rules(text: bytes, type_name: str, direction: Direction) -> Any:
     """What the rules say where everything is checked first and read step by step: the value, or what is wrong."""
     item, many = split_list(type_name)
     try:
-        check_text(text)
-        if too_deep(text):
+        if (place := bad_utf8(text)) is not None:
+            raise JsonError("$", f"invalid UTF-8 at byte {place}")
+        if too_deep(marks_of(text)):
             raise JsonError("$", f"the JSON nests deeper than {MAX_DEPTH} levels")
-        return json.loads(msgspec.json.encode(RULES.read(text, item, many, direction)))
+        return json.loads(msgspec.json.encode(RULES.read(text, item, many, direction, 1 << 20)))
     except JsonError as problem:
         return problem
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from asyncio import Future
 from typing import Any
 
 import pytest
@@ -11,9 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from insula.errors import CallerError, Code, GuestError, InsulaError, PackageError
-from insula.plans import JsonCodec
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import SMALL, JsonCodecs, compile_all, compile_json
+from insula.schema.bounds import Bounds
+from insula.schema.json_codec import SMALL, Elsewhere, JsonCodecs, WholeCodec, compile_all, compile_json
 from insula.schema.model import Schema
 
 SCHEMA = parse_idl(
@@ -285,7 +286,7 @@ def test_a_wrong_answer_is_the_guests_fault(method: str, payload: bytes, path: s
 
 def test_one_method_alone_is_the_same() -> None:
     for method in SCHEMA.service.methods:
-        codec: JsonCodec = compile_json(SCHEMA, method)
+        codec: WholeCodec = compile_json(SCHEMA, method)
         assert codec.write_output(b"null") == CODECS[method.name].write_output(b"null")
 
 
@@ -339,14 +340,21 @@ def test_codecs_are_small() -> None:
     assert each < 20_000
 
 
-def chain(size: int) -> Schema:
-    types = " ".join(f"type T{n} {{ a: T{n + 1} }}" for n in range(size - 1))
+def chain(size: int, required: str = "") -> Schema:
+    types = " ".join(f"type T{n} {{ a: T{n + 1}{required} }}" for n in range(size - 1))
     return parse_idl(f'@okra(namespace: "a") service S {{ f(input: T0): T0 }} {types} type T{size - 1} {{ a: Int }}')
+
+
+def nowhere(_method: str) -> tuple[Elsewhere, Elsewhere]:
+    def elsewhere(_body: bytes, _deadline: float) -> Future[bytes]:
+        raise AssertionError("this is small")
+
+    return elsewhere, elsewhere
 
 
 def test_a_small_schema_is_compiled_at_its_first_call_and_a_large_one_at_its_deploy() -> None:
     for size in (SMALL, SMALL + 1):
-        codecs = JsonCodecs(chain(size))
+        codecs = JsonCodecs(chain(size), Bounds(), nowhere)
         codecs.prepare()
         tracemalloc.start()
         try:
@@ -356,9 +364,10 @@ def test_a_small_schema_is_compiled_at_its_first_call_and_a_large_one_at_its_dep
             tracemalloc.stop()
         assert (taken > 1000) == (size == SMALL)
         assert codecs.of("f") is codec
-        assert codec.read_input(b'{"a":{"a":{}}}') == b'{"a":{"a":{}}}'
+        assert codec.read_input(b'{"a":{"a":{}}}', 0.0) == b'{"a":{"a":{}}}'
 
 
 def test_types_that_nest_too_deeply_are_refused_at_the_deploy() -> None:
+    JsonCodecs(chain(1_500), Bounds(), nowhere).prepare()
     with pytest.raises(PackageError, match="nest too deeply"):
-        JsonCodecs(chain(1_500)).prepare()
+        JsonCodecs(chain(990, "!"), Bounds(), nowhere).prepare()

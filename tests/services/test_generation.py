@@ -15,13 +15,15 @@ import pytest
 
 from insula.abi.okra import OkraAbi
 from insula.calls import Call, Principal, Reply, ServiceId
+from insula.codecs.processes import CodecProcesses
+from insula.codecs.service import Codecs
+from insula.codecs.store import MessageStore
 from insula.errors import CallerError, Code, DeadlineError, GuestError, PackageError, UnavailableError
 from insula.host import catalogue
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
 from insula.host.services import HostServices
 from insula.packages.package import Package, PackageConfig, ServiceLimits
-from insula.schema.binary_codec import BinaryStore
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.idl import parse_idl
 from insula.services.generation import Generation, Workshop, stage
@@ -76,7 +78,7 @@ class Town:
             catalogue=await asyncio.to_thread(catalogue.load, host),
             grants=Grants(["okra.log", "okra.time", "okra.call"], {"shop.A": ["okra.env"]}),
             logs=logs,
-            binary=BinaryStore(),
+            codecs=Codecs(CodecProcesses(), MessageStore()),
         )
         return cls(registry, engine, workshop)
 
@@ -144,8 +146,8 @@ class TestStage:
         assert [name for name, plan in plans.items() if plan.policy.authenticated] == ["getEcho"]
         echo = plans["echo"]
         assert (echo.timeout, echo.doc) == (1.5, "Says it back.")
-        assert echo.json().read_input(b"{}") == b'{"text":""}'
-        assert echo.binary().read_input(b"\x0a\x02hi") == b'{"text":"hi"}'
+        assert echo.json().read_input(b"{}", 1e9) == b'{"text":""}'
+        assert await echo.binary().read_input(b"\x0a\x02hi", 1e9) == b'{"text":"hi"}'
         answer = echo.entrance()(Call(generation.id, "echo", b'{"text":"hi"}', time.monotonic() + 10))
         assert isinstance(answer, Reply)
         assert answer.payload == b'{"text":"hi"}'

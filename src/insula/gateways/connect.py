@@ -1,6 +1,6 @@
 """Connect's unary protocol: a POST or GET in, one Call, one Reply, an answer out (connectrpc.com/docs/protocol).
 
-JSON is read by the plan's codec, protobuf binary by the codec that the plan makes at its first binary call. A call's
+JSON and protobuf binary are read and written by the plan's codecs, at once where they are small, else later. A call's
 deadline counts from when its head came: what the client took to send the body is gone. Streams are not spoken here; they
 and every unknown content type are refused with the types that are.
 """
@@ -11,16 +11,18 @@ import asyncio
 import enum
 import re
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, TypeVar
 
-from insula.calls import Call, Headers, Pending, Reply
+from insula.calls import Call, Headers, Reply
 from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError
 from insula.gateways.connect_errors import JSON, error_response
 from insula.gateways.connect_get import read_query
 from insula.gateways.metadata import from_guest, to_guest
 from insula.plans import Plan
+
+T = TypeVar("T")
 
 PROTO = (b"content-type", b"application/proto")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
@@ -106,21 +108,6 @@ class Asked(NamedTuple):
     idempotency_key: str
 
 
-class _Binary:
-    """The protobuf codec of a plan, which is made at the first body: the store of them may have no room for it."""
-
-    __slots__ = ("_plan",)
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-
-    def read_input(self, body: bytes) -> bytes:
-        return self._plan.binary().read_input(body)
-
-    def write_output(self, payload: bytes) -> bytes:
-        return self._plan.binary().write_output(payload)
-
-
 class Unary:
     """The handler of one method."""
 
@@ -171,20 +158,26 @@ class Unary:
     def _of_post(self, asked: Asked, proto: bool, headers: tuple[tuple[bytes, bytes], ...]) -> Answerer:
         """Makes the call, once. All that is known of it is at hand, since this runs at every request."""
         plan = self._plan
-        codec = _Binary(plan) if proto else plan.json()
+        codec = plan.binary() if proto else plan.json()
         read, write = codec.read_input, codec.write_output
         service, method, submit = plan.service, plan.method, plan.entrance()
         timeout, metadata, traceparent, key = asked
         if timeout <= 0:
             return _too_late
 
-        def answer(head: Head, body: bytes) -> Answer:
+        def answer(head: Head, body: bytes, payload: bytes | None = None) -> Answer:
+            deadline = head.received + timeout
+            if payload is None:
+                made = read(body, deadline)
+                if not isinstance(made, bytes):
+                    return _later(made, lambda payload: answer(head, b"", payload))
+                payload = made
             reply = submit(
                 Call(
                     service,
                     method,
-                    read(body),
-                    head.received + timeout,
+                    payload,
+                    deadline,
                     metadata,
                     head.principal,
                     head.request_id,
@@ -192,16 +185,23 @@ class Unary:
                     key,
                 )
             )
-            if isinstance(reply, Reply):
-                if reply.headers or reply.trailers:
-                    return respond(reply)
-                return Response(200, headers, write(reply.payload))
-            return _later(reply, respond)
-
-        def respond(reply: Reply) -> Response:
+            if not isinstance(reply, Reply):
+                return _later(reply, lambda reply: respond(reply, deadline))
             if reply.headers or reply.trailers:
-                return Response(200, headers + from_guest(service, reply.headers, reply.trailers), write(reply.payload))
-            return Response(200, headers, write(reply.payload))
+                return respond(reply, deadline)
+            out = write(reply.payload, deadline)
+            return Response(200, headers, out) if isinstance(out, bytes) else _later(out, plain)
+
+        def plain(out: bytes) -> Response:
+            return Response(200, headers, out)
+
+        def respond(reply: Reply, deadline: float) -> Answer:
+            if not reply.headers and not reply.trailers:
+                said = headers
+            else:
+                said = headers + from_guest(service, reply.headers, reply.trailers)
+            out = write(reply.payload, deadline)
+            return Response(200, said, out) if isinstance(out, bytes) else _later(out, partial(Response, 200, said))
 
         return answer
 
@@ -222,26 +222,45 @@ def _too_late(head: Head, body: bytes) -> Answer:  # noqa: ARG001
     raise DeadlineError("the time for this call was over before it began")
 
 
-def _later(pending: Pending, finish: Callable[[Reply], Response]) -> asyncio.Future[Response]:
-    """The response when the reply is there. Cancelling it cancels the call."""
+def _later(waited: asyncio.Future[T], finish: Callable[[T], Answer]) -> asyncio.Future[Response]:
+    """The response that `finish` makes of what is waited for, or promises. Cancelling it cancels what is waited for."""
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    waits: asyncio.Future[Any] = waited
 
-    def done(pending: Pending) -> None:
+    def done(waited: asyncio.Future[T]) -> None:
+        nonlocal waits
         if answer.done():
-            if not pending.cancelled():
-                pending.exception()  # nobody waits for it any more
+            if not waited.cancelled():
+                waited.exception()  # nobody waits for it any more
             return
         try:
-            if pending.cancelled():
+            if waited.cancelled():
                 raise InsulaError("the call was cancelled", code=Code.CANCELED)
-            answer.set_result(finish(pending.result()))
+            made = finish(waited.result())
         except Exception as error:
             answer.set_exception(error)
+            return
+        if isinstance(made, Response):
+            answer.set_result(made)
+        else:
+            waits = made
+            made.add_done_callback(copied)
+
+    def copied(made: asyncio.Future[Response]) -> None:
+        if answer.done():
+            if not made.cancelled():
+                made.exception()
+        elif made.cancelled():
+            answer.cancel()
+        elif (error := made.exception()) is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(made.result())
 
     def gone(answer: asyncio.Future[Response]) -> None:
         if answer.cancelled():
-            pending.cancel()
+            waits.cancel()
 
-    pending.add_done_callback(done)
+    waited.add_done_callback(done)
     answer.add_done_callback(gone)
     return answer

@@ -73,11 +73,13 @@ class CallCapability:
         if len(body) > plan.max_body:
             raise HostError("LIMIT_EXCEEDED", f"the input is larger than the {plan.max_body} bytes that are allowed")
         codec = plan.json()
+        deadline = min(caller.deadline, self._monotonic() + plan.timeout)
+        payload = codec.read_input(b"{}" if body == b"null" else body, deadline)
         call = Call(
             plan.service,
             plan.method,
-            codec.read_input(b"{}" if body == b"null" else body),
-            min(caller.deadline, self._monotonic() + plan.timeout),
+            payload if isinstance(payload, bytes) else await payload,
+            deadline,
             inherited(caller.metadata),
             caller.principal,
             caller.request_id,
@@ -87,7 +89,8 @@ class CallCapability:
         )
         answer = plan.entrance()(call)
         reply = answer if isinstance(answer, Reply) else await answer
-        return codec.write_output(reply.payload)
+        output = codec.write_output(reply.payload, deadline)
+        return output if isinstance(output, bytes) else await output
 
 
 def inherited(metadata: Headers) -> Headers:

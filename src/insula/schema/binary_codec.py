@@ -1,91 +1,73 @@
-"""Protobuf binary of one method: made at its first binary call, by way of protobuf's own JSON and the method's codec.
+"""Protobuf binary of one method: by way of protobuf's own JSON and the method's JSON codec.
 
-Binary -> message -> proto3 JSON -> `JsonCodec` -> the guest's JSON, and the same way back. So there is one truth about
+Binary -> message -> proto3 JSON -> the JSON codec -> the guest's JSON, and the same way back. So there is one truth about
 presence, zero values, 64-bit numbers and timestamps, and the same rules refuse what does not fit, an enum number that
 the schema does not know among it.
 
-Message classes of the protobuf library are never freed: a schema that was called in binary once keeps its memory (some
-100 KB) for the life of the process, whether or not anyone still holds it. So the store knows a schema by the digest of
-its descriptor, a schema deployed again costs nothing, and no registry is thrown out, since making it again would take
-the memory twice. What bounds them is their number: past that, a further schema is refused in binary and answers in JSON.
-The codecs over them are small, and the one that was unused for longest makes room.
+Loading the protobuf library takes 0.1 s, a registry up to half a second, and neither is ever freed: message classes keep
+their memory (some 100 KB a schema) for the life of the process. Who makes them here does so in a thread, or in a process
+that may end.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from insula.errors import CallerError, GuestError, LimitError
-from insula.plans import BinaryCodec, JsonCodec
-from insula.schema.descriptors import input_message, output_message, to_descriptor_set
-from insula.schema.json_codec import compile_json
+from insula.errors import CallerError, GuestError
+from insula.schema import bounds as bound
+from insula.schema.binary_count import FieldCount
+from insula.schema.bounds import Bounds
+from insula.schema.descriptors import input_message, output_message
+from insula.schema.json_codec import WholeCodec
 from insula.schema.model import Method, Schema
 
 if TYPE_CHECKING:
     from protobuf import Message, Registry
 
-MAX_SCHEMAS = 1024
-MAX_CODECS = 4096
 
-
-class BinaryStore:
-    """The binary codecs of this process and the protobuf registries under them. One event loop uses it."""
-
-    def __init__(self, most_schemas: int = MAX_SCHEMAS, most_codecs: int = MAX_CODECS) -> None:
-        self._most_schemas = most_schemas
-        self._most_codecs = most_codecs
-        self._registries: dict[bytes, Registry] = {}
-        self._codecs: OrderedDict[tuple[str, str], BinaryCodec] = OrderedDict()
-
-    def __len__(self) -> int:
-        """How many schemas have a registry."""
-        return len(self._registries)
-
-    def codec(self, digest: str, schema: Schema, method: Method) -> BinaryCodec:
-        """The codec of one method, made when it is first asked for. `digest` is the package's.
-
-        LimitError where it needs a registry and there is no room for one.
-        """
-        key = (digest, method.name)
-        codec = self._codecs.get(key)
-        if codec is None:
-            registry = self.registry(to_descriptor_set(schema))
-            codec = self._codecs[key] = compile_binary(schema, method, compile_json(schema, method), registry)
-            if len(self._codecs) > self._most_codecs:
-                self._codecs.popitem(last=False)  # the one that was unused for longest; its registry stays
-        else:
-            self._codecs.move_to_end(key)
-        return codec
-
-    def registry(self, descriptor: bytes) -> Registry:
-        """The registry of a descriptor set; LimitError where the store is full."""
-        digest = hashlib.sha256(descriptor).digest()
-        registry = self._registries.get(digest)
-        if registry is None:
-            if len(self._registries) >= self._most_schemas:
-                raise LimitError(
-                    f"no room for the binary form of another schema: this server has {self._most_schemas}",
-                    hint="call with JSON, or restart the server to forget the schemas of old deployments",
-                )
-            registry = self._registries[digest] = _read_registry(descriptor)
-        return registry
-
-
-def compile_binary(schema: Schema, method: Method, json: JsonCodec, registry: Registry) -> BinaryCodec:
-    """The binary codec of one method, over the registry of its schema's descriptor set."""
-    return _Codec(
-        _message_class(registry, input_message(schema, method)),
-        _message_class(registry, output_message(schema, method)),
-        json,
-    )
-
-
-def _read_registry(descriptor: bytes) -> Registry:
-    from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet  # at the first binary call: 0.1 s
+def read_registry(descriptor: bytes) -> Registry:
+    """The registry of a descriptor set."""
+    from protobuf.wkt.google.protobuf.descriptor_pb import FileDescriptorSet
 
     return FileDescriptorSet.from_binary(descriptor).to_registry()
+
+
+class Messages(NamedTuple):
+    """The two messages of a method: binary -> proto3 JSON of its input, and proto3 JSON -> binary of its output. Both raise
+    InsulaError."""
+
+    to_json: Callable[[bytes], bytes]
+    to_binary: Callable[[bytes], bytes]
+
+
+def messages_of(registry: Registry, schema: Schema, method: Method) -> Messages:
+    """The messages of one method; their classes are made by this."""
+    both = _Messages(
+        _message_class(registry, input_message(schema, method)),
+        _message_class(registry, output_message(schema, method)),
+    )
+    return Messages(both.to_json, both.to_binary)
+
+
+def compile_binary(
+    registry: Registry, schema: Schema, method: Method, json: WholeCodec, bounds: Bounds, count: FieldCount
+) -> WholeCodec:
+    """The binary codec of one method, over the registry of its schema's descriptor set and its JSON codec."""
+    messages = messages_of(registry, schema, method)
+
+    def read(body: bytes) -> bytes:
+        if count.exceeds(method.input_type, body, bounds.values):
+            raise bound.too_many_values(bounds, "protobuf fields and items")
+        return json.read_input(messages.to_json(body))
+
+    def write(payload: bytes) -> bytes:
+        out = messages.to_binary(json.write_output(payload))
+        if len(out) > bounds.output_bytes:
+            raise bound.answer_too_large(bounds)
+        return out
+
+    return WholeCodec(read, write)
 
 
 def _message_class(registry: Registry, name: str) -> type[Message[Any]]:
@@ -94,20 +76,21 @@ def _message_class(registry: Registry, name: str) -> type[Message[Any]]:
     return message.type
 
 
-class _Codec:
-    __slots__ = ("_input", "_json", "_output")
+class _Messages:
+    __slots__ = ("_input", "_output")
 
-    def __init__(self, input_class: type[Message[Any]], output_class: type[Message[Any]], json: JsonCodec) -> None:
+    def __init__(self, input_class: type[Message[Any]], output_class: type[Message[Any]]) -> None:
         self._input = input_class
         self._output = output_class
-        self._json = json
 
-    def read_input(self, body: bytes) -> bytes:
+    def to_json(self, body: bytes) -> bytes:
         # The library documents no exceptions of its own, and the body is a stranger's: whatever it raises, it refuses.
         try:
             message = self._input.from_binary(body)
         except UnicodeDecodeError:
             raise CallerError("a string of the message is not UTF-8") from None
+        except MemoryError:
+            raise
         except RecursionError:
             raise CallerError("the message nests too deeply", hint="protobuf allows 100 levels") from None
         except Exception:
@@ -116,15 +99,17 @@ class _Codec:
                 hint="the message is of another type, cut off, or not protobuf at all",
             ) from None
         try:
-            text = message.to_json()
+            return message.to_json().encode()
+        except MemoryError:
+            raise
         except Exception:
             raise CallerError("a timestamp of the message is out of range", hint="years 0001 to 9999") from None
-        return self._json.read_input(text.encode())
 
-    def write_output(self, payload: bytes) -> bytes:
-        text = self._json.write_output(payload)
+    def to_binary(self, text: bytes) -> bytes:
         try:
             return self._output.from_json(text).to_binary()
+        except MemoryError:
+            raise
         except Exception as error:  # the codec has checked the shape; what is left is depth
             deep = isinstance(error, RecursionError)
             raise GuestError(

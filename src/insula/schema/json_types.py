@@ -15,7 +15,7 @@ The attributes are called f0, f1 …, whatever the fields are called, since a fi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -81,6 +81,20 @@ class JsonTypes:
         self._classes: dict[tuple[str, Direction], type[msgspec.Struct]] = {}
         self._two_sided = _two_sided(rules)
 
+    def prepare(self, items: Iterable[str], pause: Callable[[], None]) -> None:
+        """Makes the types that `items` reach, a few at a time: `pause` is called in between. The decoder of a message has
+        then nothing left to do but for messages that form a ring."""
+        for item in items:
+            if item in self.rules.types:
+                for direction in Direction:
+                    self._class(item, direction, pause)
+        for name in leaves_first(self.rules):
+            for direction in Direction:
+                made = self._classes.get((name, direction))
+                if made is not None:
+                    msgspec.json.Decoder(made)
+                    pause()
+
     def decoder(self, item: str, many: bool, direction: Direction) -> tuple[msgspec.json.Decoder[Any], Convert | None]:
         """A decoder of one value, and what finishes the decoded value where it is not a message."""
         annotation = self._annotation(item, direction)
@@ -98,7 +112,7 @@ class JsonTypes:
             return Literal[(unspecified(item), *(value.name for value in values.values))]
         return _TYPES[SCALARS[item].kind]
 
-    def _class(self, name: str, direction: Direction) -> type[msgspec.Struct]:
+    def _class(self, name: str, direction: Direction, pause: Callable[[], None] = lambda: None) -> type[msgspec.Struct]:
         """The class of a message. All that it reaches are made first and then told of each other: they may be a ring."""
         if name not in self._two_sided:
             direction = Direction.IN
@@ -110,12 +124,14 @@ class JsonTypes:
                 continue
             self._classes[one, self._side(one, direction)] = self._bare(one, direction)
             made.append(one)
+            pause()
             for field in self.rules.types[one].fields:
                 item, _ = split_list(field.type)
                 if item in self.rules.types:
                     waiting.append(item)
         for one in made:
             self._fill(one, direction)
+            pause()
         return self._classes[name, self._side(name, direction)]
 
     def _side(self, name: str, direction: Direction) -> Direction:
@@ -239,3 +255,41 @@ def _two_sided(rules: JsonRules) -> frozenset[str]:
                 reached.add(holder)
                 found.append(holder)
     return frozenset(reached)
+
+
+def leaves_first(rules: JsonRules) -> list[str]:
+    """The messages in an order in which each stands behind those in it; messages in a ring, and what holds them, last."""
+    return _sorted_out(rules)[0]
+
+
+def fields_in_rings(rules: JsonRules) -> int:
+    """The fields of all messages that are part of a ring, or between two rings: their types are made in one go."""
+    return sum(len(rules.types[name].fields) for name in _sorted_out(rules)[1])
+
+
+def _sorted_out(rules: JsonRules) -> tuple[list[str], set[str]]:
+    inside = {
+        name: {item for field in kind.fields if (item := split_list(field.type)[0]) in rules.types}
+        for name, kind in rules.types.items()
+    }
+    holders: dict[str, set[str]] = {name: set() for name in inside}
+    for name, items in inside.items():
+        for item in items:
+            holders[item].add(name)
+    order = _peeled(inside, holders)
+    peeled = set(order)
+    core = inside.keys() - peeled
+    core -= set(_peeled({name: holders[name] & core for name in core}, {name: inside[name] & core for name in core}))
+    return [*order, *(name for name in inside if name not in peeled)], core
+
+
+def _peeled(inside: dict[str, set[str]], holders: dict[str, set[str]]) -> list[str]:
+    """The names that hold none but names before them."""
+    open_ = {name: len(items) for name, items in inside.items()}
+    order = [name for name, count in open_.items() if not count]
+    for name in order:
+        for holder in holders[name]:
+            open_[holder] -= 1
+            if not open_[holder]:
+                order.append(holder)
+    return order

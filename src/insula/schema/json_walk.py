@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import enum
 import json
-import re
 from collections.abc import Callable
-from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 from insula.schema.json_scalars import (
     EPOCH,
@@ -35,12 +33,11 @@ from insula.schema.json_scalars import (
     read_integer,
     read_timestamp,
 )
-from insula.schema.model import Enum, Field, Schema, Type
+from insula.schema.json_weight import Weights
+from insula.schema.model import Enum, Schema, Type
 from insula.schema.names import json_name, split_list, unspecified
 from insula.schema.scalars import SCALARS, Kind
 
-#: Levels of objects and lists in a JSON text: a hundred messages, the limit of protobuf, each in a list.
-MAX_DEPTH = 200
 #: How many names of an enum a message lists.
 _SHOWN = 10
 
@@ -62,26 +59,96 @@ class JsonError(Exception):
         self.declared = declared
 
 
+class TooLarge(Exception):  # noqa: N818 - the codec makes an error of it
+    """What a text would become is larger than it may be."""
+
+
+class _Table(NamedTuple):
+    """The fields of a message as `_message` reads them: place by spelling, the fields, and for those that are required
+    their places, zero values and bytes."""
+
+    places: dict[str, int]
+    fields: tuple[_Row, ...]
+    required: tuple[tuple[int, Any, int], ...]
+    zero: dict[str, Any]
+    zero_bytes: int
+
+
+class _Row(NamedTuple):
+    idl_name: str
+    other: str
+    written: str
+    item: str
+    many: bool
+    declared: str
+    head: int
+
+
+class Budget:
+    """Bytes that may still be written: taken before each value is made, so that nothing larger is."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+    def take(self, size: int) -> None:
+        """TooLarge where there is no room for `size` bytes more."""
+        self.left -= size
+        if self.left < 0:
+            raise TooLarge
+
+
+#: Bytes of a text that are written without a question whether there is memory for them.
+_UNASKED = 16 << 20
+
+
+def check_room(size: int) -> None:
+    """MemoryError where there is no memory to write a text of this size: the encoder, which takes some times as much while
+    it grows, ends the process then."""
+    if size > _UNASKED:
+        bytearray(4 * size)
+
+
 class JsonRules:
     """The types of one schema, by name, and how a value of each is read."""
 
-    __slots__ = ("enums", "types")
+    __slots__ = ("_names", "_tables", "_weights", "enums", "types")
 
     def __init__(self, schema: Schema) -> None:
         self.types: dict[str, Type] = {kind.name: kind for kind in schema.types}
         self.enums: dict[str, Enum] = {kind.name: kind for kind in schema.enums}
+        self._names: dict[str, frozenset[str]] = {}
+        self._tables: dict[tuple[str, Direction], _Table] = {}
+        self._weights = {
+            direction: Weights(self.types, self.enums, direction is Direction.IN) for direction in Direction
+        }
 
-    def read(self, text: bytes, item: str, many: bool, direction: Direction) -> Any:
-        """The normalised value of a JSON text, ready to be encoded. JsonError where it does not fit."""
+    def weights(self, direction: Direction) -> Weights:
+        """What values of the schema's types may cost."""
+        return self._weights[direction]
+
+    def read(self, text: bytes, item: str, many: bool, direction: Direction, most: int) -> Any:
+        """The normalised value of a JSON text, ready to be encoded. JsonError where it does not fit, TooLarge where it
+        would take more than `most` bytes; at most some times as much is made before that is seen. Zero values in it are
+        shared."""
+        budget = Budget(most)
         value = parse(text)
         if value is None and direction is Direction.OUT:
-            return [] if many else self.zero(item, direction)
-        return self._list("$", value, item, direction, "") if many else self._item("$", value, item, direction, "")
+            return [] if many else self._zero(item, direction, budget)
+        read = self._list if many else self._item
+        out = read("$", value, item, direction, "", budget)
+        check_room(most - budget.left)
+        return out
+
+    def _zero(self, item: str, direction: Direction, budget: Budget) -> Any:
+        budget.take(self._weights[direction].zero_bytes(item))
+        return self.zero(item, direction)
 
     def zero(self, item: str, direction: Direction) -> Any:
         """What stands for a required value that was left out."""
         if item in self.types:
-            return self._message("$", {}, self.types[item], direction)
+            return self._table(item, direction).zero
         if item in self.enums:
             return unspecified(item)
         match SCALARS[item].kind:
@@ -92,46 +159,98 @@ class JsonRules:
             case kind:
                 return _ZEROS[kind]
 
-    def _item(self, path: str, value: Any, item: str, direction: Direction, declared: str) -> Any:
-        kind = self.types.get(item)
-        if kind is not None:
+    def _table(self, item: str, direction: Direction) -> _Table:
+        table = self._tables.get((item, direction))
+        if table is None:
+            table = self._tables[item, direction] = self._made(self.types[item], direction)
+        return table
+
+    def _made(self, kind: Type, direction: Direction) -> _Table:
+        weights = self._weights[direction]
+        places: dict[str, int] = {}
+        rows: list[_Row] = []
+        required: list[tuple[int, Any, int]] = []
+        for place, field in enumerate(kind.fields):
+            written, other = weights.name(field), json_name(field.name)
+            places[field.name] = places[other] = place
+            item, many = split_list(field.type)
+            declared = f"{kind.name}.{field.name} is declared {field.type}{'!' if field.required else ''}"
+            rows.append(_Row(field.name, other, written, item, many, declared, len(written) + 4))
+            if field.required:
+                size = len(written) + 4 + weights.zero_bytes(item, many)
+                required.append((place, [] if many else self.zero(item, direction), size))
+        zero = {rows[place].written: value for place, value, _ in required}
+        return _Table(places, tuple(rows), tuple(required), zero, weights.zero_bytes(kind.name))
+
+    def _item(self, path: str, value: Any, item: str, direction: Direction, declared: str, budget: Budget) -> Any:
+        if item in self.types:
             if type(value) is not dict:
                 raise JsonError(path, f"expected an object, got {_called(value)}", declared)
-            return self._message(path, value, kind, direction)
+            return self._message(path, value, self._table(item, direction), direction, budget)
+        budget.take(len(value) if isinstance(value, str) and not isinstance(value, Number) else 1)
         values = self.enums.get(item)
         if values is not None:
-            return _enum_name(path, value, values, declared)
+            return self._enum_name(path, value, values, declared, budget)
         return _scalar(path, value, SCALARS[item].kind, direction, declared)
 
-    def _list(self, path: str, value: Any, item: str, direction: Direction, declared: str) -> list[Any]:
+    def _list(self, path: str, value: Any, item: str, direction: Direction, declared: str, budget: Budget) -> list[Any]:
         if type(value) is not list:
             raise JsonError(path, f"expected a list, got {_called(value)}", declared)
-        return [self._item(f"{path}[{place}]", one, item, direction, declared) for place, one in enumerate(value)]
+        budget.take(len(value) + 1)
+        return [
+            self._item(f"{path}[{place}]", one, item, direction, declared, budget) for place, one in enumerate(value)
+        ]
 
-    def _message(self, path: str, value: dict[str, Any], kind: Type, direction: Direction) -> dict[str, Any]:
+    def _message(
+        self, path: str, value: dict[str, Any], table: _Table, direction: Direction, budget: Budget
+    ) -> dict[str, Any]:
+        """A message costs what it has and what it leaves out, never a look at all the fields that it might have."""
+        if not value:
+            budget.take(table.zero_bytes)
+            return table.zero
+        given: dict[int, Any] = {}
+        for name, one in value.items():
+            place = table.places.get(name)
+            if place is not None and one is not None:
+                if place in given:
+                    row = table.fields[place]
+                    raise JsonError(f"{path}.{row.idl_name}", f"given twice, as {row.idl_name} and as {row.other}")
+                given[place] = one
+        size, zeros = 1, {}
+        for place, zero, cost in table.required:
+            if place not in given:
+                size += cost
+                zeros[place] = zero
+        budget.take(size)
         out: dict[str, Any] = {}
-        for field in kind.fields:
-            given = self._given(path, value, field)
-            name = field.name if direction is Direction.IN else json_name(field.name)
-            item, many = split_list(field.type)
-            if given is None:
-                if field.required:
-                    out[name] = [] if many else self.zero(item, direction)
+        for place in sorted((*given, *zeros)):
+            row = table.fields[place]
+            if place in zeros:
+                out[row.written] = zeros[place]
                 continue
-            declared = f"{kind.name}.{field.name} is declared {field.type}{'!' if field.required else ''}"
-            read: Callable[[str, Any, str, Direction, str], Any] = self._list if many else self._item
-            out[name] = read(f"{path}.{field.name}", given, item, direction, declared)
+            budget.take(row.head)
+            read: Callable[[str, Any, str, Direction, str, Budget], Any] = self._list if row.many else self._item
+            out[row.written] = read(f"{path}.{row.idl_name}", given[place], row.item, direction, row.declared, budget)
         return out
 
-    @staticmethod
-    def _given(path: str, value: dict[str, Any], field: Field) -> Any:
-        other = json_name(field.name)
-        given = value.get(field.name)
-        if other == field.name:
-            return given
-        if given is not None and value.get(other) is not None:
-            raise JsonError(f"{path}.{field.name}", f"given twice, as {field.name} and as {other}")
-        return value.get(other) if given is None else given
+    def _enum_name(self, path: str, value: Any, values: Enum, declared: str, budget: Budget) -> str:
+        zero = unspecified(values.name)
+        if isinstance(value, Number):
+            try:
+                place = read_integer(value, INT32)
+            except ValueError:
+                place = -1
+            if 0 <= place <= len(values.values):
+                name = values.values[place - 1].name if place else zero
+                budget.take(len(name))
+                return name
+        elif isinstance(value, str):
+            known = self._names.get(values.name)
+            if known is None:
+                known = self._names[values.name] = frozenset((zero, *(one.name for one in values.values)))
+            if value in known:
+                return value
+        raise JsonError(path, f"expected one of {_names(values)}, got {_called(value)} that is none of them", declared)
 
 
 _ZEROS: dict[Kind, Any] = {
@@ -149,35 +268,11 @@ def parse(text: bytes) -> Any:
     try:
         # a byte that is not UTF-8 becomes a lone surrogate, and the string that holds it is refused by its path
         decoded = text.decode("utf-8", "surrogateescape")
-        if too_deep(text):
-            raise JsonError("$", f"the JSON nests deeper than {MAX_DEPTH} levels")
         return json.loads(decoded, parse_int=Number, parse_float=Number, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise JsonError("$", f"not JSON: {error.msg[:1].lower()}{error.msg[1:]} at character {error.pos}") from None
     except RecursionError:
         raise JsonError("$", "the JSON nests too deeply") from None
-
-
-def check_text(text: bytes) -> None:
-    """Refuses a JSON text that has a byte which is not UTF-8 anywhere, also where no field is read."""
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise JsonError("$", f"invalid UTF-8 at byte {error.start}") from None
-
-
-def too_deep(text: bytes) -> bool:
-    """Whether the JSON nests deeper than MAX_DEPTH. Exact for JSON; what is not JSON may be called too deep."""
-    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
-        return False
-    brackets = _STRINGS.sub(b"", text).translate(None, _NO_BRACKETS)
-    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH
-
-
-#: A string, also one that never ends: so every byte is looked at once, whatever the text is.
-_STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_STEPS = [{"[": 1, "{": 1, "]": -1, "}": -1}.get(chr(byte), 0) for byte in range(256)]
 
 
 def _scalar(path: str, value: Any, kind: Kind, direction: Direction, declared: str) -> Any:
@@ -217,20 +312,6 @@ def _read_scalar(value: Any, kind: Kind, direction: Direction) -> Any:
 
 
 _TEXTS = frozenset({Kind.STRING, Kind.BYTES, Kind.TIMESTAMP})
-
-
-def _enum_name(path: str, value: Any, values: Enum, declared: str) -> str:
-    zero = unspecified(values.name)
-    if isinstance(value, Number):
-        try:
-            place = read_integer(value, INT32)
-        except ValueError:
-            place = -1
-        if 0 <= place <= len(values.values):
-            return values.values[place - 1].name if place else zero
-    elif isinstance(value, str) and (value == zero or any(one.name == value for one in values.values)):
-        return value
-    raise JsonError(path, f"expected one of {_names(values)}, got {_called(value)} that is none of them", declared)
 
 
 def _names(values: Enum) -> str:

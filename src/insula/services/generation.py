@@ -17,6 +17,7 @@ from functools import partial
 
 from insula.abi.contract import Abi
 from insula.calls import ServiceId
+from insula.codecs.service import Codecs
 from insula.errors import CallerError, Code, DeadlineError, GuestError, LimitError, PackageError
 from insula.host.broker import Broker
 from insula.host.catalogue import Catalogue
@@ -25,8 +26,7 @@ from insula.host.guest_log import GuestLogs
 from insula.host.output import line_writer
 from insula.packages.package import MB, Package
 from insula.plans import Plan
-from insula.schema.binary_codec import BinaryStore
-from insula.schema.json_codec import JsonCodecs
+from insula.schema.bounds import BODY_VALUES, Bounds
 from insula.schema.policy import is_read_only, is_stream, policy_of
 from insula.services.clock import Clock, LoopClock
 from insula.services.service import Service, ServiceOptions
@@ -40,7 +40,7 @@ CLOSE_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What generations are made with. `max_body` in bytes; `max_timeout` in seconds bounds what a package asks for,
+    """What generations are made with. `max_body` in bytes and `max_values` in JSON values bound a body; `max_timeout` in seconds bounds what a package asks for,
     `max_memory` bytes of one instance and `guest_memory` of all instances of all services bound that as well;
     `idle_after` in seconds, `max_depth` in services that a call may come through."""
 
@@ -49,8 +49,9 @@ class Workshop:
     catalogue: Catalogue
     grants: Grants
     logs: GuestLogs
-    binary: BinaryStore
+    codecs: Codecs
     max_body: int = 4 * MB
+    max_values: int = BODY_VALUES
     max_memory: int = 4096 * MB
     guest_memory: int = 1 << 62
     max_timeout: float = 60.0
@@ -91,8 +92,9 @@ async def stage(
     _check_memory(package, workshop)
     operations = workshop.catalogue.configure(service_id, granted)
     methods = package.schema.service.methods
-    codecs = JsonCodecs(package.schema)
-    await asyncio.to_thread(codecs.prepare)
+    bounds = Bounds(workshop.max_body, config.limits.output_mb * MB, workshop.max_values)
+    codecs = workshop.codecs.of(str(service_id), package.digest, package.schema, bounds)
+    await codecs.prepare()
     policies = [policy_of(method) for method in methods]
     step("checked")
     async with AsyncExitStack() as resources:
@@ -138,8 +140,8 @@ async def stage(
                 policy=policy,
                 timeout=min(config.limits.timeout_ms / 1000, workshop.max_timeout),
                 max_body=workshop.max_body,
-                json=partial(codecs.of, method.name),
-                binary=partial(workshop.binary.codec, package.digest, package.schema, method),
+                json=partial(codecs.json, method),
+                binary=partial(codecs.binary, method),
                 entrance=partial(service.entrance, method.name),
                 doc=method.doc,
             )

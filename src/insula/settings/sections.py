@@ -87,6 +87,24 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: Annotated[
         int, Meta(ge=1024, le=1 << 31, description="Largest body of a call, after inflation too; more is 413.")
     ] = 4 * MB
+    body_values: Annotated[
+        int,
+        Meta(
+            ge=16,
+            le=100_000_000,
+            description="JSON values of a body, or of a guest's answer; or protobuf fields and items. More is "
+            "resource_exhausted.",
+        ),
+    ] = 65_536
+    codec_memory_mb: Annotated[
+        int,
+        Meta(
+            ge=128,
+            le=1 << 20,
+            description="Memory (address space) of each of the two processes that read and write large bodies; a body that "
+            "takes more is resource_exhausted.",
+        ),
+    ] = 512
     body_timeout_ms: Annotated[
         int, Meta(ge=100, le=3_600_000, description="Time for a whole body to arrive; later is 408.")
     ] = 30_000
@@ -108,8 +126,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=8,
             le=1 << 20,
-            description="Memory for bodies that still come, as much for those worked on, and for answers not yet read with "
-            "requests sent ahead. Beyond it, the slowest of whoever holds most is cut off, and large requests are refused.",
+            description="Memory for bodies that still come, as much for those worked on, as much for those that wait for a "
+            "codec process, and for answers not yet read with requests sent ahead. Beyond it, the slowest of the clients "
+            "that hold most is cut off, and large requests are refused.",
         ),
     ] = 256
     guest_memory_mb: Annotated[

@@ -1,0 +1,133 @@
+"""What goes between the server and a codec process: a job and its bytes one way, an answer and its bytes the other.
+
+A frame is the lengths of its two parts (4 and 8 bytes, little endian), a msgpack head, and a body as it is.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from insula.errors import (
+    CallerError,
+    Code,
+    ConfigurationError,
+    DeadlineError,
+    GuestError,
+    InsulaError,
+    LimitError,
+    PackageError,
+    UnavailableError,
+)
+from insula.schema.bounds import Bounds
+
+LENGTHS = struct.Struct("<IQ")
+
+T = TypeVar("T")
+
+
+class Work(enum.IntEnum):
+    """What is done to the body of a job."""
+
+    READ_JSON = 0
+    WRITE_JSON = 1
+    READ_BINARY = 2
+    WRITE_BINARY = 3
+
+
+class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """One job. `key` names a schema with its bounds; `schema` is the msgpack of it where the process does not have it yet.
+    `seconds` is the time after which nobody waits any more."""
+
+    key: str
+    method: str
+    work: Work
+    bounds: Bounds
+    seconds: float
+    schema: bytes = b""
+
+
+class Refusal(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """An InsulaError on its way back."""
+
+    kind: str
+    code: Code
+    message: str
+    reason: str | None
+    hint: str | None
+    status: int
+
+
+class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """What came of a job: the body; or a refusal; or that memory did not suffice; or, for the log, what broke."""
+
+    refusal: Refusal | None = None
+    out_of_memory: bool = False
+    broken: str = ""
+
+
+_KINDS: dict[str, type[InsulaError]] = {
+    kind.__name__: kind
+    for kind in (
+        InsulaError,
+        CallerError,
+        PackageError,
+        ConfigurationError,
+        GuestError,
+        LimitError,
+        DeadlineError,
+        UnavailableError,
+    )
+}
+
+
+def refusal_of(error: InsulaError) -> Refusal:
+    """An error as it goes through the pipe."""
+    kind = type(error).__name__
+    return Refusal(
+        kind if kind in _KINDS else "InsulaError",
+        error.code,
+        error.message,
+        error.reason,
+        error.hint,
+        error.http_status,
+    )
+
+
+def error_of(refusal: Refusal) -> InsulaError:
+    """The error that came through the pipe."""
+    return _KINDS[refusal.kind](
+        refusal.message, code=refusal.code, reason=refusal.reason, hint=refusal.hint, status=refusal.status
+    )
+
+
+class Pipe(Protocol):
+    """A buffered binary file."""
+
+    def read(self, size: int = ..., /) -> bytes: ...
+    def write(self, data: bytes, /) -> int: ...
+    def flush(self) -> None: ...
+
+
+def send(pipe: Pipe, head: Job | Answer, body: bytes) -> None:
+    """Writes one frame."""
+    packed = msgspec.msgpack.encode(head)
+    pipe.write(LENGTHS.pack(len(packed), len(body)) + packed)
+    pipe.write(body)
+    pipe.flush()
+
+
+def receive(pipe: Pipe, decoder: msgspec.msgpack.Decoder[T]) -> tuple[T, bytes] | None:
+    """Reads one frame; None where the other side has ended."""
+    lengths = pipe.read(LENGTHS.size)
+    if len(lengths) < LENGTHS.size:
+        return None
+    head_size, body_size = LENGTHS.unpack(lengths)
+    head = pipe.read(head_size)
+    body = pipe.read(body_size) if body_size else b""
+    if len(head) < head_size or len(body) < body_size:
+        return None
+    return decoder.decode(head), body

@@ -1,0 +1,177 @@
+"""The codecs of one service, as its plans have them: what is small is done at once, what may take long in a process.
+
+JSON decides by the measure of each text (`schema/json_codec`). Binary decides by the size of the body alone, as protobuf's
+own library takes about a microsecond for two bytes: what is small is done here, over the message classes of the schema,
+which are made in a thread at the first binary call while its callers wait. A schema too large for that is never loaded
+here, and all its binary calls go to a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from asyncio import Future
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from insula.codecs.processes import CodecProcesses, Subject
+from insula.codecs.frames import Work
+from insula.codecs.store import MessageStore
+from insula.errors import DeadlineError
+from insula.plans import Codec
+from insula.schema.binary_codec import Messages
+from insula.schema.bounds import Bounds
+from insula.schema.json_codec import INLINE_NS, Elsewhere, InlineCodec, JsonCodecs, check_zeros
+from insula.schema.json_walk import Direction, JsonRules
+from insula.schema.model import Method, Schema
+
+#: Bytes of a binary body, of an answer's JSON, and of the JSON in between, that are worked on on the event loop.
+INLINE = 2_048
+INLINE_TEXT = 8_192
+#: Seconds that a process has to compile a schema, and to come free for it.
+COMPILE_TIME = 60.0
+#: Nanoseconds of a message in one byte of a body, and of each field that it might have.
+MESSAGE_NS = 1_000
+MESSAGE_FIELD_NS = 50
+#: Fields of a schema whose message classes are made in the server.
+MAX_FIELDS = 1_000
+
+
+class Codecs:
+    """What the codecs of all services share: the processes, and the message classes that were made."""
+
+    def __init__(self, processes: CodecProcesses, store: MessageStore) -> None:
+        self.processes = processes
+        self.store = store
+
+    def of(self, service: str, digest: str, schema: Schema, bounds: Bounds) -> ServiceCodecs:
+        """The codecs of one service. `digest` is its package's."""
+        key = f"{digest}/{bounds.input_bytes}/{bounds.output_bytes}/{bounds.values}"
+        return ServiceCodecs(self, Subject(service, key, schema, bounds))
+
+
+class ServiceCodecs:
+    """Gives the codecs of a service's methods; each is made when it is first asked for."""
+
+    def __init__(self, codecs: Codecs, subject: Subject) -> None:
+        self._codecs = codecs
+        self._subject = subject
+        self._json = JsonCodecs(subject.schema, subject.bounds, self._json_elsewhere)
+        self._binary: dict[str, Codec] = {}
+
+    async def prepare(self) -> None:
+        """Checks the types and compiles those of a large schema, in a thread or a process. PackageError."""
+        await asyncio.to_thread(self._prepare)
+        if self._json.away:
+            method = self._subject.schema.service.methods[0].name
+            read, _ = self._json_elsewhere(method)
+            await read(b"{}", time.monotonic() + COMPILE_TIME)
+
+    def _prepare(self) -> None:
+        check_zeros(self._subject.schema, self._subject.bounds)
+        self._json.prepare()
+
+    def json(self, method: Method) -> Codec:
+        """The codec of a method's JSON."""
+        return self._json.of(method.name)
+
+    def binary(self, method: Method) -> Codec:
+        """The codec of a method's protobuf binary."""
+        codec = self._binary.get(method.name)
+        if codec is None:
+            codec = self._binary[method.name] = self._made(method)
+        return codec
+
+    def _made(self, method: Method) -> Codec:
+        subject = self._subject
+        read = self._elsewhere(method.name, Work.READ_BINARY)
+        write = self._elsewhere(method.name, Work.WRITE_BINARY)
+        if sum(len(kind.fields) for kind in subject.schema.types) > MAX_FIELDS:
+            return InlineCodec(read, write)
+        made = partial(self._codecs.store.messages, subject.key, subject.schema, method)
+        return BinaryCodec(self.json(method), made, read, write, self._inline(method))
+
+    def _inline(self, method: Method) -> int:
+        """The longest binary body of a method that is read on the event loop: a message takes two bytes at least, and the
+        library looks at each field that it might have."""
+        if not method.input_type:
+            return min(INLINE, self._subject.bounds.values)
+        rules = JsonRules(self._subject.schema)
+        fields = rules.weights(Direction.IN).of(method.input_type).fields
+        return min(INLINE, self._subject.bounds.values, INLINE_NS // (MESSAGE_NS + fields * MESSAGE_FIELD_NS))
+
+    def _json_elsewhere(self, method: str) -> tuple[Elsewhere, Elsewhere]:
+        return self._elsewhere(method, Work.READ_JSON), self._elsewhere(method, Work.WRITE_JSON)
+
+    def _elsewhere(self, method: str, work: Work) -> Elsewhere:
+        submit, subject = self._codecs.processes.submit, self._subject
+
+        def elsewhere(body: bytes, deadline: float) -> Future[bytes]:
+            return submit(subject, method, work, body, deadline)
+
+        return elsewhere
+
+
+class BinaryCodec:
+    """Protobuf binary of one method on the event loop. `inline` is the longest body that is read here: it has fewer fields
+    and items than bytes."""
+
+    __slots__ = ("_inline", "_json", "_made", "_messages", "_read_away", "_write_away")
+
+    def __init__(
+        self,
+        json: Codec,
+        made: Callable[[], Coroutine[Any, Any, Messages]],
+        read_away: Elsewhere,
+        write_away: Elsewhere,
+        inline: int,
+    ) -> None:
+        self._json = json
+        self._made = made
+        self._messages: Messages | None = None
+        self._read_away = read_away
+        self._write_away = write_away
+        self._inline = inline
+
+    def read_input(self, body: bytes, deadline: float, /) -> bytes | Future[bytes]:
+        """The client's binary -> the guest's JSON."""
+        if len(body) > self._inline:
+            return self._read_away(body, deadline)
+        messages = self._messages
+        if messages is None:
+            return asyncio.ensure_future(self._later(self._read, body, deadline))
+        return self._read(messages, body, deadline)
+
+    def write_output(self, payload: bytes, deadline: float, /) -> bytes | Future[bytes]:
+        """The guest's JSON -> binary for the client."""
+        if len(payload) > INLINE:
+            return self._write_away(payload, deadline)
+        messages = self._messages
+        if messages is None:
+            return asyncio.ensure_future(self._later(self._write, payload, deadline))
+        return self._write(messages, payload, deadline)
+
+    def _read(self, messages: Messages, body: bytes, deadline: float) -> bytes | Future[bytes]:
+        text = messages.to_json(body)
+        return self._json.read_input(text, deadline)
+
+    def _write(self, messages: Messages, payload: bytes, deadline: float) -> bytes | Future[bytes]:
+        text = self._json.write_output(payload, deadline)
+        if isinstance(text, bytes):
+            if len(text) <= INLINE_TEXT:
+                return messages.to_binary(text)
+        else:
+            text.cancel()
+        return self._write_away(payload, deadline)
+
+    async def _later(
+        self, work: Callable[[Messages, bytes, float], bytes | Future[bytes]], body: bytes, deadline: float
+    ) -> bytes:
+        try:
+            async with asyncio.timeout(None if deadline == float("inf") else max(0.0, deadline - time.monotonic())):
+                messages = self._messages = await self._made()
+        except TimeoutError:
+            raise DeadlineError("the call's time was over while the binary form of its schema was made") from None
+        done = work(messages, body, deadline)
+        return done if isinstance(done, bytes) else await done

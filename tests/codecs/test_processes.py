@@ -1,0 +1,174 @@
+"""The codec processes: what they do is what a codec does, within a deadline, a memory and a share."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from insula.codecs import processes as module
+from insula.codecs.frames import Work
+from insula.codecs.processes import CodecProcesses, Subject
+from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
+from insula.schema.bounds import Bounds
+from insula.schema.json_codec import compile_all
+from tests.codecs.conftest import SCHEMA, soon
+
+TABLE = b'{"rows":[],"names":["a","b"]}'
+#: Binary of 60,000 empty rows: seconds of work for one byte each.
+SLOW = b"\x0a\x00" * 60_000
+HUGE = b'{"rows":[' + b",".join([b"{}"] * 20_000) + b"]}"
+
+
+def subject(service: str = "a.A.v1", key: str = "1", bounds: Bounds = Bounds()) -> Subject:
+    return Subject(service, key, SCHEMA, bounds)
+
+
+def children() -> list[psutil.Process]:
+    return [each for each in psutil.Process().children() if "insula.codecs.child" in each.cmdline()]
+
+
+async def test_a_process_does_what_a_codec_does(processes: CodecProcesses) -> None:
+    codec = compile_all(SCHEMA)["echo"]
+    text = b'{"rows":[{}],"note":"' + b"x" * 200_000 + b'","times":["2026-05-29T08:35:13.70Z"]}'
+    own = subject()
+    assert await processes.submit(own, "echo", Work.READ_JSON, text, soon()) == codec.read_input(text)
+    assert await processes.submit(own, "echo", Work.WRITE_JSON, text, soon()) == codec.write_output(text)
+    binary = await processes.submit(own, "echo", Work.WRITE_BINARY, TABLE, soon())
+    assert await processes.submit(own, "echo", Work.READ_BINARY, binary, soon()) == TABLE
+    for work, kind in ((Work.READ_JSON, CallerError), (Work.WRITE_JSON, GuestError), (Work.READ_BINARY, CallerError)):
+        with pytest.raises(kind) as refused:
+            await processes.submit(own, "echo", work, b'{"rows":[1]}', soon())
+        assert refused.value.code is (Code.INTERNAL if kind is GuestError else Code.INVALID_ARGUMENT)
+    with pytest.raises(CallerError) as wrong:
+        await processes.submit(own, "echo", Work.READ_JSON, b'{"rows":[1]}', soon())
+    assert "$.rows[0]" in wrong.value.message and wrong.value.hint == "Table.rows is declared [Row]!"
+    with pytest.raises(LimitError) as limited:
+        await processes.submit(own, "echo", Work.READ_JSON, HUGE, soon())
+    assert (limited.value.http_status, limited.value.reason) == (413, "body_bytes")
+
+
+async def test_a_job_ends_at_the_deadline_of_its_call_and_the_next_is_done(processes: CodecProcesses) -> None:
+    own = subject()
+    await processes.submit(own, "echo", Work.READ_BINARY, b"", soon())
+    [first] = children()
+    began = time.monotonic()
+    with pytest.raises(DeadlineError):
+        await processes.submit(own, "echo", Work.READ_BINARY, SLOW, soon(0.2))
+    assert time.monotonic() - began < 2.0
+    assert await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+    assert first.pid not in {each.pid for each in children()}
+    with pytest.raises(DeadlineError):
+        processes.submit(own, "echo", Work.READ_JSON, TABLE, soon(0.0))
+
+
+async def test_one_service_has_one_of_two_processes_and_services_take_turns(processes: CodecProcesses) -> None:
+    slow = [processes.submit(subject("a.A.v1"), "echo", Work.READ_BINARY, SLOW, soon(60)) for _ in range(4)]
+    other = subject("b.B.v1", "2")
+    for _ in range(3):
+        assert await processes.submit(other, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+    assert processes.waiting == 3
+    assert not any(job.done() for job in slow)
+    for job in slow:
+        job.cancel()
+    await asyncio.sleep(0)
+    assert processes.waiting == 0
+
+
+async def test_who_has_its_share_of_the_queue_is_refused_and_another_is_not() -> None:
+    processes = CodecProcesses(at_once=1, queue=100_000)
+    try:
+        body = TABLE + b" " * 20_000
+        jobs = [processes.submit(subject(), "echo", Work.READ_JSON, body, soon()) for _ in range(2)]
+        with pytest.raises(LimitError) as refused:
+            processes.submit(subject(), "echo", Work.READ_JSON, body, soon())
+        assert (refused.value.reason, "limits.held_mb" in refused.value.message) == ("codec_queue", True)
+        jobs.append(processes.submit(subject("b.B.v1", "2"), "echo", Work.READ_JSON, body, soon()))
+        assert await asyncio.gather(*jobs) == [TABLE] * 3
+        # a body of any size finds room where nothing waits
+        large = TABLE + b" " * 1_000_000
+        assert await processes.submit(subject(), "echo", Work.READ_JSON, large, soon()) == TABLE
+        for _ in range(3):  # what was taken was given back, whatever came of it
+            taken = processes.submit(subject(), "echo", Work.READ_JSON, large, soon())
+            taken.cancel()
+            assert await processes.submit(subject("b.B.v1", "2"), "echo", Work.READ_JSON, body, soon()) == TABLE
+    finally:
+        await processes.close()
+
+
+async def test_memory_that_does_not_suffice_is_a_limit() -> None:
+    processes = CodecProcesses(at_once=1, memory=160 << 20)
+    try:
+        wide = subject(bounds=Bounds(input_bytes=1 << 30))
+        with pytest.raises(LimitError) as refused:
+            await processes.submit(wide, "echo", Work.READ_JSON, HUGE, soon())
+        assert refused.value.reason == "codec_memory"
+        assert "limits.codec_memory_mb" in refused.value.message
+        assert await processes.submit(wide, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+    finally:
+        await processes.close()
+
+
+async def test_a_process_that_dies_is_our_fault_and_is_replaced(
+    processes: CodecProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = subject()
+    await processes.submit(own, "echo", Work.READ_BINARY, b"", soon())
+    [child] = children()
+    job = processes.submit(own, "echo", Work.READ_BINARY, SLOW, soon())
+    child.kill()
+    with caplog.at_level(logging.ERROR), pytest.raises(InsulaError) as failed:
+        await job
+    assert (failed.value.code, failed.value.message) == (Code.INTERNAL, "internal error")
+    assert "a.A.v1/echo" in caplog.text
+    caplog.clear()
+    assert await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+
+
+async def test_a_process_has_no_secrets_and_no_files_of_the_server(
+    processes: CodecProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INSULA_ADMIN__TOKEN", "s3cret")
+    await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon())
+    [child] = children()
+    assert set(child.environ()) <= {"MALLOC_ARENA_MAX", "LC_ALL"}
+    assert len(os.listdir(f"/proc/{child.pid}/fd")) == 3
+
+
+async def test_a_process_that_has_loaded_many_schemas_is_replaced(
+    processes: CodecProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_SCHEMAS", 2)
+    seen = set()
+    for key in ("1", "2", "1", "3", "3"):
+        assert await processes.submit(subject(key=key), "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+        seen.add(children()[0].pid)
+    assert len(seen) == 2
+
+
+async def test_nothing_is_left_at_the_end() -> None:
+    processes = CodecProcesses()
+    jobs = [processes.submit(subject(), "echo", Work.READ_BINARY, SLOW, soon()) for _ in range(3)]
+    await processes.submit(subject("b.B.v1", "2"), "echo", Work.READ_JSON, TABLE, soon())
+    await processes.close()
+    for job in jobs:
+        with pytest.raises(InsulaError):
+            await job
+    with pytest.raises(UnavailableError):
+        processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon())
+    assert children() == []
+    await processes.close()
+
+
+def test_a_process_ends_when_the_server_does() -> None:
+    command = [sys.executable, "-I", "-m", "insula.codecs.child", str(512 << 20)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        child.stdin.close()
+        assert child.wait(timeout=30) == 0

@@ -141,7 +141,7 @@ class Bench:
         yield
         seconds = time.monotonic() - began
         self.cores = (server.cpu() - cpu) / seconds
-        strangers = max(0.0, machine() - all_ - (processor() - own)) / seconds
+        strangers = self.strangers = max(0.0, machine() - all_ - (processor() - own)) / seconds
         try:
             seen = server.read()
         except HungError as error:

@@ -38,12 +38,10 @@ def number(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 or value == int(value or 0 if value < 1e300 else 0) else f"{value:.1f}"
 
 
-def show(load: Load, figures: list[Figure], *, quiet: bool) -> None:
+def show(load: Load, figures: list[Figure]) -> None:
     """The rows of one load."""
     print(f"\n{load.name}: {load.what}")
     for figure in figures:
-        if quiet and figure.aim is None:
-            continue
         aim = "" if figure.aim is None else f"{'>=' if figure.least else '<='} {figure.aim:g}"
         mark = "  " if figure.held else "✗ "
         print(f"  {mark}{figure.name:<42}{number(figure.value):>10}  {aim:<8} {figure.note}", flush=True)
@@ -77,7 +75,7 @@ def main() -> int:
     began, rows, missed = time.monotonic(), [], []
     for load in wanted:
         figures = median([run(load, options.seconds, stacks=options.stacks) for _ in range(options.runs)])
-        show(load, figures, quiet=False)
+        show(load, figures)
         rows += [(load, figure) for figure in figures]
         missed += [load.name for figure in figures if not figure.held]
     if options.markdown:
@@ -90,6 +88,10 @@ def main() -> int:
             json.dump(
                 [{"load": load.name, **figure.__dict__, "held": figure.held} for load, figure in rows], file, indent=1
             )
+    print()
+    for load, figure in rows:
+        if not figure.held:
+            print(f"missed  {load.name:28} {figure.name}: {number(figure.value)}, aim {figure.aim:g}")
     bad = dict.fromkeys(missed)
     print(f"\n{len(wanted)} loads in {time.monotonic() - began:.0f} s on {os.cpu_count()} cores: ", end="")
     print(f"{len(missed)} figures of {len(bad)} loads miss their aim: {', '.join(bad)}" if bad else "all aims are held")

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -166,6 +167,9 @@ def main() -> None:
     """Runs the plan."""
     given = json.loads(Path(sys.argv[1]).read_text())
     plan = Plan(**{**given, "requests": [Request(**request) for request in given["requests"]]})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if plan.ahead:
         come_first()
     with contextlib.suppress(OSError):  # only root may be served sooner than others

@@ -112,6 +112,7 @@ class Bench:
     folder: Path
     seconds: float = 3.0
     stacks: bool = False
+    ahead: bool = False
     figures: list[Figure] = field(default_factory=list)
     servers: list[Watched] = field(default_factory=list)
     clients: list[Client] = field(default_factory=list)
@@ -120,7 +121,11 @@ class Bench:
         """A server with these packages, and the greeter as their neighbour. `limits__threads` is limits.threads."""
         names = {name.replace("__", "."): value for name, value in flags.items()}
         server = Watched(
-            self.folder / f"server{len(self.servers)}", names, ["greeter"] if greeter else [], stacks=self.stacks
+            self.folder / f"server{len(self.servers)}",
+            names,
+            ["greeter"] if greeter else [],
+            stacks=self.stacks,
+            ahead=self.ahead,
         )
         self.servers.append(server)
         for package in packages:
@@ -141,7 +146,7 @@ class Bench:
         yield
         seconds = time.monotonic() - began
         self.cores = (server.cpu() - cpu) / seconds
-        strangers = max(0.0, machine() - all_ - (processor() - own)) / seconds
+        strangers = self.strangers = max(0.0, machine() - all_ - (processor() - own)) / seconds
         try:
             seen = server.read()
         except HungError as error:
@@ -164,7 +169,9 @@ class Bench:
 
     def probe(self, server: Watched, request: Request = GREET, *, rate: float = 300, **options: Any) -> Client:
         """A light client whose latencies are a figure: four callers, and first at the processors where that may be."""
-        return self.start(server, request, **{"connections": 4, "rate": rate, "nice": -5, **options})
+        return self.start(
+            server, request, **{"connections": 4, "rate": rate, "nice": -5, "ahead": self.ahead, **options}
+        )
 
     def neighbour(self, result: Result, aim: float = NEIGHBOUR, *, name: str = "neighbour", by: str = "p99") -> None:
         """The latencies of a probe, and what was refused to it."""
@@ -190,10 +197,10 @@ class Bench:
             server.stop()
 
 
-def run(load: Load, seconds: float, *, stacks: bool = False) -> list[Figure]:
+def run(load: Load, seconds: float, *, stacks: bool = False, ahead: bool = False) -> list[Figure]:
     """One run of a load: its figures, with one that is infinite where it hung or died."""
     with tempfile.TemporaryDirectory(prefix="turns-", ignore_cleanup_errors=True) as folder:
-        bench = Bench(Path(folder), seconds, stacks)
+        bench = Bench(Path(folder), seconds, stacks, ahead)
         try:
             load.run(bench)
         except (HungError, httpx.HTTPError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import cache, partial
 
@@ -46,7 +47,8 @@ def callers(ms: float, bench: Bench) -> None:
         neighbour = bench.probe(server).result()
         bench.made(load.result())
     bench.neighbour(neighbour, NEIGHBOUR)
-    bench.figure("cores used", bench.cores, 1.5 if ms >= 3 else None, least=True)
+    both = 0.75 * max(0.5, min(2, os.cpu_count() or 1) - bench.strangers)  # of what others left
+    bench.figure("cores used", bench.cores, both if ms >= 3 else None, least=True)
 
 
 for _ms in (0.5, 1, 3, 10, 100):

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import json
 import os
+import resource
 import sys
 import time
 from dataclasses import asdict, dataclass, field
@@ -53,6 +54,7 @@ class Plan:
     rate: float = 0.0
     timeout: float = 20.0
     nice: int = 0
+    ahead: bool = False
 
 
 @dataclass
@@ -103,9 +105,12 @@ class Run:
             if pause:
                 if due >= self.until:
                     break
-                await asyncio.sleep(max(0.0, due - now))
+                began = due
+                if due > now:
+                    await asyncio.sleep(due - now)
+                    began = time.monotonic()  # a timer of this process that is late is not the server's fault
             else:
-                due = now
+                began = now
             self.left -= 1
             try:
                 async with asyncio.timeout(self.plan.timeout):
@@ -114,7 +119,7 @@ class Run:
                     status = await self._exchange(*streams)
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 status = type(error).__name__
-            self.times.append((time.monotonic() - due) * 1e3)
+            self.times.append((time.monotonic() - began) * 1e3)
             self.result.statuses[status] = self.result.statuses.get(status, 0) + 1
             due += pause
             if not status.isdigit() or status in ("413", "503", "408"):  # these may end the connection
@@ -148,10 +153,25 @@ class Run:
         return head.split(b" ", 2)[1].decode()
 
 
+def come_first() -> None:
+    """This process before those of others on a busy machine. Needs root, and elsewhere does nothing."""
+    with contextlib.suppress(OSError):
+        os.setsid()  # where sessions are scheduled as groups, a niceness counts within one only
+    with contextlib.suppress(OSError):
+        os.nice(-10)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/autogroup").write_text("-10")
+
+
 def main() -> None:
     """Runs the plan."""
     given = json.loads(Path(sys.argv[1]).read_text())
     plan = Plan(**{**given, "requests": [Request(**request) for request in given["requests"]]})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if plan.ahead:
+        come_first()
     with contextlib.suppress(OSError):  # only root may be served sooner than others
         os.nice(plan.nice)
     print(json.dumps(asdict(uvloop.run(Run(plan).all()))))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 from functools import partial
+from urllib.parse import quote
 
 from bench.turns.bench import HEALTH, HEALTHY, Bench, load
 from bench.turns.client import Request
-from bench.turns.guests import ANSWER, SCRATCH, call, case, data, module, package, packed
+from bench.turns.guests import HOST, SCRATCH, ask, call, case, data, module, package, packed
 
 MB = 1 << 20
 #: As large as a body may be.
@@ -25,15 +27,24 @@ type Shapes {{
 }}
 type Names {{ names: [String!]! language: Language }}
 enum Language {{ ENGLISH FRENCH }}"""
-METHODS = (
-    "shapes(input: Shapes): Text wides(input: Wides): Text names(input: Names): Text back(): Wides empties(): Shapes"
-)
+METHODS = """shapes(input: Shapes): Text wides(input: Wides): Text names(input: Names): Text
+  @readonly look(input: Wides): Text
+  back(): Wides empties(): Shapes digits(): Shapes text(): Shapes umlauts(): Shapes"""
 
-#: Answers: 5,000 wide objects of which the guest writes `{}`, and 1,300,000 small ones.
+#: Answers by the first letter of a method: head, an item, how many of them, tail. Of the first, `{}` is all that the guest
+#: writes of an object with 990 required fields.
 ANSWERS = {
     "b": ('{"items":[', "{},", 4_999, "{}]}"),
     "e": ('{"smalls":[', "{},", 1_300_000, "{}]}"),
+    "d": ('{"longs":[', "123456789012,", 300_000, "1]}"),
+    "t": ('{"text":"', "xxxxxxxxxxxxxxxx", 240_000, '"}'),
+    "u": ('{"texts":[', '"ä€",', 450_000, '"x"]}'),
 }
+
+
+def size(text: str) -> int:
+    """In bytes."""
+    return len(text.encode())
 
 
 def guest() -> bytes:
@@ -41,17 +52,16 @@ def guest() -> bytes:
     body, more, at = "", "", 2048
     for letter, (head, item, times, tail) in ANSWERS.items():
         more += data(at, head) + data(at + 64, item) + data(at + 128, tail)
-        start, end = SCRATCH + len(head), len(head) + len(item) * times
+        start, end = SCRATCH + size(head), size(head) + size(item) * times
         body += case(
             letter,
             f"""(drop (memory.grow (i32.const 128)))
-            (memory.copy (i32.const {SCRATCH}) (i32.const {at}) (i32.const {len(head)}))
-            (call $repeat (i32.const {start}) (i32.const {at + 64}) (i32.const {len(item)}) (i32.const {times}))
-            (memory.copy (i32.const {SCRATCH + end}) (i32.const {at + 128}) (i32.const {len(tail)}))
-            (return (i64.const {packed(SCRATCH, end + len(tail))}))""",
+            (memory.copy (i32.const {SCRATCH}) (i32.const {at}) (i32.const {size(head)}))
+            (call $repeat (i32.const {start}) (i32.const {at + 64}) (i32.const {size(item)}) (i32.const {times}))
+            (memory.copy (i32.const {SCRATCH + end}) (i32.const {at + 128}) (i32.const {size(tail)}))
+            (return (i64.const {packed(SCRATCH, end + size(tail))}))""",
         )
         at += 256
-    assert at > ANSWER
     return module(body, more=more, pages="160")
 
 
@@ -134,6 +144,10 @@ CASES: dict[str, tuple[str, Request]] = {
         call("Codecs", "empties", b"", **PROTO),
     ),
 }
+for _method, _what in (("digits", "300,000 numbers of 64 bits"), ("text", "one text"), ("umlauts", "texts, not ASCII")):
+    for _kind, _empty in (("json", b"{}"), ("proto", b"")):
+        _request = call("Codecs", _method, _empty, content_type=f"application/{_kind}")
+        CASES[f"codec-answer-{_method}-{_kind}"] = (f"an answer of 3.9 MB, in {_kind}: {_what}", _request)
 for _name, _body in JSON_BODIES.items():
     CASES[f"codec-json-{_name}"] = (f"a body of 4 MiB of JSON: {_name}", call("Codecs", "shapes", _body))
 for _name, _body in PROTO_BODIES.items():
@@ -150,6 +164,34 @@ def codec(request: Request, bench: Bench) -> None:
             bench.start(server, small, count=1).result()
     with bench.watching(server):
         load = bench.start(server, request, connections=2, timeout=12)
+        health = bench.probe(server, HEALTHY, rate=100).result()
+        bench.made(load.result())
+    bench.neighbour(health, HEALTH, name="/health", by="most")
+
+
+#: The query of a GET: a bomb of gzip in base64, as large as it may be.
+BOMB = quote(base64.b64encode(gzip.compress(many(b"{}", b'{"items":[', size=260_000))).decode())
+CASES["codec-get-wide"] = (
+    "the same by GET: what a URL may hold",
+    Request(f"/bench.Codecs/look?connect=v1&encoding=json&base64=1&compression=gzip&message={BOMB}", method="GET"),
+)
+
+
+@load("codec-call", "okra.call with 4 KB of {} of a type with 990 required fields")
+def okra_call(bench: Bench) -> None:
+    head = '{"api":"okra.call","method":"invoke","parameters":{"service":"bench.Codecs","method":"wides","input":{"items":['
+    tail, count = "{}]}}}", 1300
+    start, end = SCRATCH + len(head), len(head) + 3 * count
+    body = f"""(memory.copy (i32.const {SCRATCH}) (i32.const 4096) (i32.const {len(head)}))
+      (call $repeat (i32.const {start}) (i32.const 4352) (i32.const 3) (i32.const {count}))
+      (memory.copy (i32.const {SCRATCH + end}) (i32.const 4608) (i32.const {len(tail)}))"""
+    more = data(4096, head) + data(4352, "{},") + data(4608, tail)
+    wasm = module(body + ask(end + len(tail)), imports=HOST, more=more)
+    caller = package(bench.folder, "Caller", wasm, apis=("okra.call",), limits={"timeout_ms": 10_000})
+    callee = package(bench.folder, "Codecs", guest(), METHODS, types=TYPES, limits={"timeout_ms": 10_000})
+    server = bench.server(callee, caller)
+    with bench.watching(server):
+        load = bench.start(server, call("Caller"), connections=2, timeout=12)
         health = bench.probe(server, HEALTHY, rate=100).result()
         bench.made(load.result())
     bench.neighbour(health, HEALTH, name="/health", by="most")

@@ -58,7 +58,7 @@ def packed(pointer: int, length: int) -> int:
 
 def data(at: int, text: str) -> str:
     """A data segment."""
-    quoted = "".join(c if c.isalnum() or c in " {}[]:,._" else f"\\{ord(c):02x}" for c in text)
+    quoted = "".join(chr(c) if chr(c).isalnum() and c < 128 else f"\\{c:02x}" for c in text.encode())
     return f'(data (i32.const {at}) "{quoted}")'
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.turns.bench import ONE_INSTRUCTION, Bench, load
+from bench.turns.bench import Bench, load
 from bench.turns.guests import FILL, call, module, package
 from bench.turns.steps import HEAP_END
 
@@ -14,7 +14,7 @@ def memory(bench: Bench, wasm: bytes, limits: dict[str, int], connections: int =
     guests = [package(bench.folder, f"Grower{n}", wasm, limits=limits) for n in range(4)]
     server = bench.server(*guests, limits__guest_memory_mb=BOUND_MB)
     base = server.memory()
-    with bench.watching(server, ONE_INSTRUCTION):
+    with bench.watching(server):
         load = bench.start(server, *(call(f"Grower{n}") for n in range(4)), connections=4 * connections)
         probe = bench.probe(server).result()
         bench.made(load.result())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -95,10 +96,10 @@ def fibers(bench: Bench) -> None:
     bench.neighbour(waits, 50, name="a third that waits 1 ms")
 
 
-@load("queue-dead", "240 instances of 5 MB that die at their deadline, while guests hold all threads")
-def dead(bench: Bench) -> None:
+def dead(count: int, bench: Bench) -> None:
+    """`count` services loop."""
     loops = module("(loop $for (br $for))")
-    loopers = [package(bench.folder, f"Looper{n}", loops, limits={"timeout_ms": 15_000}) for n in range(4)]
+    loopers = [package(bench.folder, f"Looper{n}", loops, limits={"timeout_ms": 15_000}) for n in range(count)]
     fill = FILL.format(at=HEAP_END, byte=1, size=5 << 20)
     wasm = module(
         "(drop (memory.grow (i32.const 96)))" + fill + ask(len(SLEEP)),
@@ -107,22 +108,27 @@ def dead(bench: Bench) -> None:
         more=data(SCRATCH, SLEEP),
     )
     dying = package(
-        bench.folder, "Dying", wasm, apis=("okra.time",), limits={**MANY, "max_instances": 240, "timeout_ms": 2500}
+        bench.folder, "Dying", wasm, apis=("okra.time",), limits={**MANY, "max_instances": 240, "timeout_ms": 3000}
     )
     server = bench.server(*loopers, dying)
     before = server.memory()
     with bench.watching(server):
-        bench.start(server, call("Dying"), connections=240, count=240)
-        time.sleep(1)
-        for n in range(4):
-            bench.start(server, call(f"Looper{n}"), connections=8, count=8, timeout=20)
+        bench.start(server, call("Dying"), connections=240, count=240, rate=200)
+        time.sleep(2)
+        for n in range(count):
+            callers = 1 if count == 1 else 8
+            bench.start(server, call(f"Looper{n}"), connections=callers, count=callers, timeout=20)
         probe = bench.probe(server).result()
-        time.sleep(max(0.0, 4.5 - bench.seconds))
+        time.sleep(max(0.0, 5.2 - bench.seconds))
         now = server.memory()
     bench.figure(
-        "memory still held 3 s after they died, MB", (now - before) >> 20, 150, note=f"peak {server.peak >> 20}"
+        "memory still held 3 s after they died, MB", (now - before) >> 20, 100, note=f"peak {server.peak >> 20}"
     )
     bench.neighbour(probe)
+
+
+load("queue-dead-one", "240 instances of 5 MB that die at their deadline, while one guest loops")(partial(dead, 1))
+load("queue-dead", "240 instances of 5 MB that die at their deadline, while guests hold all threads")(partial(dead, 4))
 
 
 @load("queue-threads", "four services that spin on all threads, and a fifth's method of 30 ms")
@@ -141,14 +147,15 @@ def threads(bench: Bench) -> None:
     bench.neighbour(result, 500, name="the fifth's 30 ms method", by="most")
 
 
-@load("queue-backlog", "a service with 2,000 slow calls waiting, and another service's slow calls")
+@load("queue-backlog", "two services with 2,000 slow calls waiting, and another service's slow calls")
 def backlog(bench: Bench) -> None:
     limits = {"timeout_ms": 60_000, "max_instances": 1024, "mailbox": 4096}
-    greedy = package(bench.folder, "Greedy", module(spin(20), pages="17"), limits=limits)
+    greedy = [package(bench.folder, f"Greedy{n}", module(spin(20), pages="17"), limits=limits) for n in range(2)]
     other = package(bench.folder, "Other", module(spin(20)), limits={"timeout_ms": 60_000})
-    server = bench.server(greedy, other)
+    server = bench.server(*greedy, other)
+    bench.start(server, call("Other"), count=8).result()  # from now on it is known to be slow
     with bench.watching(server):
-        bench.start(server, call("Greedy"), connections=2000, timeout=60)
+        bench.start(server, call("Greedy0"), call("Greedy1"), connections=2000, timeout=60)
         time.sleep(2)
         slow = bench.probe(server, call("Other"), connections=2, rate=10)
         probe = bench.probe(server).result()

@@ -29,7 +29,7 @@ class Watched:
     """A server on a folder. `peak` is the most memory (bytes) that it had since `reset`."""
 
     def __init__(
-        self, folder: Path, flags: Mapping[str, Any], deploy: Sequence[str | Path] = (), *, stacks: bool = False
+        self, folder: Path, flags: Mapping[str, Any], deploy: Sequence[str | Path] = (), **options: bool
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         whole = {
@@ -41,7 +41,9 @@ class Watched:
             "limits.shutdown_grace_ms": 500,
             **flags,
         }
-        given = json.dumps({"flags": whole, "deploy": [str(path) for path in deploy], "stacks": stacks})
+        given = json.dumps(
+            {"flags": whole, "deploy": [str(path) for path in deploy], "stacks": False, "ahead": False, **options}
+        )
         self.folder = folder
         self.peak = 0
         self.killed = ""

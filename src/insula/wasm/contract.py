@@ -44,9 +44,12 @@ class Guest(Protocol):
     def write(self, pointer: int, data: bytes) -> None:
         """Writes into guest memory; GuestError where any of it would be outside."""
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        """Whether the guest's memory stands at its limit, so that its failure to get `wanted` bytes, or to go on at all,
-        is `resource_exhausted`."""
+    def first_call(self, export: str, *args: int) -> int:
+        """`call`, where it is the first of an exchange: what went before has no part in how the exchange fails."""
+
+    def shortage(self, what: str) -> InsulaError | None:
+        """The `resource_exhausted` to raise where the guest fails by `what` after a growth of its memory was refused in
+        the same exchange; None where none was."""
 
 
 @dataclass(frozen=True, slots=True)

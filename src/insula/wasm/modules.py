@@ -24,7 +24,9 @@ from insula.errors import ConfigurationError, InsulaError, PackageError, Unavail
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler, no_room
 from insula.wasm.contract import Signature
+from insula.wasm.facts import Places
 from insula.wasm.machine import machine
+from insula.wasm.rewrite import RESERVED
 
 log = logging.getLogger("insula.wasm")
 
@@ -46,14 +48,15 @@ class Code:
     """The compiled code of one module. `memory_bytes` is what its memory starts with, `memory_most` what it may declare
     to grow to (None: no bound of its own)."""
 
-    def __init__(self, digest: str, path: Path) -> None:
+    def __init__(self, digest: str, path: Path, places: Places) -> None:
         self.digest = digest
         self.users = 0
+        self.places = places
         self.module = module = wasmtime.Module.deserialize_file(machine().engine, str(path))
         self.exports: Mapping[str, Signature] = {
             export.name: _signature(export.type)
             for export in module.exports
-            if isinstance(export.type, wasmtime.FuncType)
+            if isinstance(export.type, wasmtime.FuncType) and not export.name.startswith(RESERVED)
         }
         self.imports: Sequence[Import] = [_import(entry) for entry in module.imports]
         memories = [e.type for e in module.exports if isinstance(e.type, wasmtime.MemoryType) and e.name == "memory"]
@@ -145,12 +148,12 @@ class Modules:
         if code is None:
             draft = self._cache.draft(digest)
             try:
-                sha256 = await self._compiler.compile(wasm, digest, draft)
-                path = await asyncio.to_thread(self._cache.keep, digest, draft, sha256)
+                facts = await self._compiler.compile(wasm, digest, draft)
+                path = await asyncio.to_thread(self._cache.keep, digest, draft, facts)
             finally:
                 await asyncio.to_thread(draft.unlink, missing_ok=True)
             try:
-                code = await asyncio.to_thread(Code, digest, path)
+                code = await asyncio.to_thread(Code, digest, path, facts.places)
             except wasmtime.WasmtimeError as error:
                 log.warning("the pool has no room for module %s: %s", digest[:12], error)
                 raise PackageError(
@@ -161,11 +164,12 @@ class Modules:
         return self._codes.setdefault(digest, code)
 
     def _find(self, digest: str) -> Code | None:
-        path = self._cache.find(digest)
-        if path is None:
+        found = self._cache.find(digest)
+        if found is None:
             return None
+        path, facts = found
         try:
-            return Code(digest, path)
+            return Code(digest, path, facts.places)
         except wasmtime.WasmtimeError as error:
             log.warning("the cached code of module %s cannot be loaded and is made again: %s", digest[:12], error)
             with contextlib.suppress(OSError):

@@ -32,8 +32,11 @@ from wasmtime import _ffi
 
 from insula.errors import GuestError
 from insula.wasm.contract import Signature
-from insula.wasm.faults import OutOfBoundsError
+from insula.wasm.facts import AS_THEY_ARE, Places
+from insula.wasm.faults import MAX_TOLD, OutOfBoundsError, printable
 from insula.wasm.machine import MAX_TABLE_ELEMENTS, MAX_TABLES, machine
+from insula.wasm.rewrite import ENTER, REFUSED
+from insula.wasm.traps import of_error, of_trap
 
 #: The longest parameter or result list of a function that is entered or imported.
 ROOM = 16
@@ -50,7 +53,7 @@ _LENGTH = 0xFFFFFFFF
 _COUNTS = tuple(c_size_t(n) for n in range(ROOM + 1))
 _CONTINUE, _YIELD = 0, 1
 _READ_WRITE = 0x200
-_FUNC, _MEMORY = 0, 3
+_FUNC, _GLOBAL, _MEMORY = 0, 1, 3
 
 # What enters a guest lets go of the interpreter; what only looks something up does not.
 _ENTERING = ctypes.CDLL(_ffi.dll._name)
@@ -76,6 +79,7 @@ _set_epoch_callback = _function(_LOOKING, "wasmtime_store_epoch_deadline_callbac
 _context_of = _function(_LOOKING, "wasmtime_caller_context", c_size_t, c_void_p)
 _caller_export = _function(_LOOKING, "wasmtime_caller_export_get", c_bool)
 _instance_export = _function(_LOOKING, "wasmtime_instance_export_get", c_bool)
+_global_get = _function(_LOOKING, "wasmtime_global_get", None)
 _memory_base = _function(_LOOKING, "wasmtime_memory_data", c_void_p)
 _memory_size = _function(_LOOKING, "wasmtime_memory_data_size", c_size_t)
 _new_trap = _function(_LOOKING, "wasmtime_trap_new", c_void_p, ctypes.c_char_p, c_size_t)
@@ -181,8 +185,11 @@ def now(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[in
     return _NowCallback(callback)
 
 
-def later(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None]) -> Any:
-    """A callback that may wait: where `handler` gives None, `Cell.answered` is asked at each poll."""
+def later(
+    signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None], *, name: str = ""
+) -> Any:
+    """A callback that may wait: where `handler` gives None, `Cell.answered` is asked at each poll. One with a `name` is
+    refused to the module's start function, which runs before there are exports."""
     params = tuple((4 * n + 1, mask) for n, mask in _masks(signature.params))
     slots = tuple((4 * n, _KINDS[kind]) for n, kind in enumerate(signature.results))
     two = [at for at, _ in params] == [1, 5]
@@ -197,6 +204,13 @@ def later(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[
             context = _context_of(caller)
             cell = _cells[context]
             if cell.lost:
+                if name:
+                    raise GuestError(
+                        f"the module's start function calls {name}, which answers through the module's exports: "
+                        "there are none before the start function is over",
+                        reason="start",
+                        hint="call the host in _initialize, or in the first call",
+                    )
                 cell.find_memory(caller)
             if two:  # as an ABI's are
                 answer = handler(cell, (values[1] & first, values[5] & second))
@@ -242,8 +256,10 @@ class Template:
         *,
         memory_bytes: int,
         table_elements: int,
+        places: Places = AS_THEY_ARE,
     ) -> None:
         self.exports = exports
+        self.places = places
         self.waits = any(definition.later for definition in definitions)
         self.memory_bytes = memory_bytes
         self.table_elements = min(table_elements, MAX_TABLE_ELEMENTS)
@@ -331,6 +347,7 @@ class Cell:
             "_entries",
             "_error",
             "_future",
+            "_helpers",
             "_instance",
             "_memory",
             "_out",
@@ -366,6 +383,7 @@ class Cell:
         self._future = 0
         self._instance = bindings.wasmtime_instance_t()
         self._entries: dict[str, _Entry] = {}
+        self._helpers: dict[str, _Entry] = {}
         self._entered: _Entry | None = None
         self._memory: Any = None
         self._view = memoryview(b"")
@@ -382,6 +400,8 @@ class Cell:
 
     def instantiate(self) -> None:
         """Begins to make the instance; `poll` goes on with it, and `find_exports` follows."""
+        if self._store is None or self._future or not self.lost:
+            raise GuestError("the instance is made already, or is gone")
         self.slice()
         self.yields = True
         self._future = _instantiate_async(
@@ -442,6 +462,8 @@ class Cell:
     def poll(self) -> int | None:
         """Goes on. What the guest gave (0 where it gives nothing) once it is done, None before. Raises its end where that
         was a trap."""
+        if not self._future:
+            raise GuestError("nothing of the guest's is under way")
         if not _poll(self._future):
             return None
         self.yields = False
@@ -455,7 +477,13 @@ class Cell:
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small export to its end, here and now; its result, or 0 where it has none."""
-        entry = self._entries.get(export) or self._entry(export)
+        return self._call(export, self._helpers.get(export) or self._helper(export), args)
+
+    def first_call(self, export: str, *args: int) -> int:
+        """`call`, where it is the first of an exchange: forgets that a growth was refused."""
+        return self._call(export, self._entries.get(export) or self._entry(export), args)
+
+    def _call(self, export: str, entry: _Entry, args: tuple[int, ...]) -> int:
         self.helpers += 1
         try:
             if self.template.waits:
@@ -490,11 +518,14 @@ class Cell:
 
     def slice(self) -> None:
         """Gives the guest a new slice of time from now on."""
+        if self._store is None:
+            raise GuestError("the instance is gone")
         _set_epoch_deadline(self._context, _SLICE)
 
     def yield_soon(self) -> None:
         """Ends the slice at the guest's next step."""
-        _set_epoch_deadline(self._context, _NO_TIME)
+        if self._store is not None:
+            _set_epoch_deadline(self._context, _NO_TIME)
 
     def deliver(self) -> bool:
         """Passes on the answer that the guest waits for, now that its `outcome` is there."""
@@ -525,9 +556,14 @@ class Cell:
         trap, error = out[0], out[1]
         out[0] = out[1] = 0
         if self.failure is None:
+            places = self.template.places
             if trap:
-                return wasmtime.Trap._from_ptr(ctypes.cast(c_void_p(trap), POINTER(bindings.wasm_trap_t)))
-            return wasmtime.WasmtimeError._from_ptr(ctypes.cast(c_void_p(error), POINTER(bindings.wasmtime_error_t)))
+                made = wasmtime.Trap._from_ptr(ctypes.cast(c_void_p(trap), POINTER(bindings.wasm_trap_t)))
+                return of_trap(made, places)
+            return of_error(
+                wasmtime.WasmtimeError._from_ptr(ctypes.cast(c_void_p(error), POINTER(bindings.wasmtime_error_t))),
+                places,
+            )
         if trap:
             _delete_trap(trap)
         if error:
@@ -546,12 +582,20 @@ class Cell:
         self._look()
 
     def find_memory(self, caller: int) -> None:
-        """While the module's start function runs there are no exports yet: the memory is asked of whoever calls."""
+        """While the module's start function runs there are no exports yet: the memory is asked of the caller."""
         found: Any = bindings.wasmtime_extern_t()
         if _caller_export(c_void_p(caller), b"memory", c_size_t(6), byref(found)) and found.kind == _MEMORY:
             self._memory = byref(found.of.memory)
             self._look()
-        self.lost = False
+
+    def growth_refused(self) -> bool:
+        """Whether a growth of the memory was refused since the exchange began; looked up where a call has failed."""
+        found = None if self.lost else self._export(REFUSED)
+        if found is None or found.kind != _GLOBAL:
+            return False
+        value = bindings.wasmtime_val_t()
+        _global_get(self._context, byref(found.of.global_), byref(value))
+        return bool(value.of.i32)
 
     def size(self) -> int:
         """Bytes of memory that the guest has now."""
@@ -593,19 +637,30 @@ class Cell:
             self._size = size
 
     def _entry(self, export: str) -> _Entry:
-        signature = self.template.exports.get(export)
-        if signature is None:
-            raise GuestError(f"the guest exports no function {export}")
-        kinds = (*signature.params, *signature.results)
-        if len(signature.params) > ROOM or len(signature.results) > ROOM or not set(signature.params) <= _KINDS.keys():
-            raise GuestError(f"the guest's {export} has a type that cannot be called: {signature}")
-        found = self._export(export)
-        if found is None or found.kind != _FUNC or (not kinds and signature != Signature()):
-            raise GuestError(f"the guest exports no function {export}")
-        entry = self._entries[export] = _Entry(found.of.func, signature, self)
+        """An export as the entry of an exchange, or its first step: the module forgets that a growth was refused."""
+        entry = self._entries[export] = self._enterable(export, (ENTER + export, export))
         return entry
 
+    def _helper(self, export: str) -> _Entry:
+        entry = self._helpers[export] = self._enterable(export, (export,))
+        return entry
+
+    def _enterable(self, export: str, names: Sequence[str]) -> _Entry:
+        signature = self.template.exports.get(export)
+        if signature is None:
+            raise GuestError(f"the guest exports no function {printable(export, MAX_TOLD)}")
+        kinds = (*signature.params, *signature.results)
+        if len(signature.params) > ROOM or len(signature.results) > ROOM or not set(signature.params) <= _KINDS.keys():
+            raise GuestError(f"the guest's {export} has a type that cannot be called: {str(signature)[:MAX_TOLD]}")
+        for name in names:
+            found = self._export(name)
+            if found is not None and found.kind == _FUNC and (kinds or signature == Signature()):
+                return _Entry(found.of.func, signature, self)
+        raise GuestError(f"the guest exports no function {printable(export, MAX_TOLD)}")
+
     def _export(self, name: str) -> Any:
+        if self.lost:  # the C API ends the process where it is asked for an export of no instance
+            raise GuestError(f"the guest's {name} is not there: the instance is not made yet, or is gone")
         found = bindings.wasmtime_extern_t()
         text = name.encode()
         if not _instance_export(self._context, byref(self._instance), text, c_size_t(len(text)), byref(found)):
@@ -616,7 +671,10 @@ class Cell:
         """Frees the instance and its store; idempotent. Where a fiber is suspended, it is unwound first."""
         if self._store is None:
             return
+        if self.depth:  # its stack is below: freeing it would end the process
+            raise RuntimeError("an instance is freed from within its own host function")
         store, self._store = self._store, None
+        self.lost = True
         if self._future:
             future, self._future = self._future, 0
             _delete_suspended(future)
@@ -627,6 +685,7 @@ class Cell:
         self._size = 0
         self._memory = None
         self._entries.clear()
+        self._helpers.clear()
         _cells.pop(self.context, None)
         store.close()
 

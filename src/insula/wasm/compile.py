@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from insula.wasm.facts import Facts, Places
-from insula.wasm.rewrite import RESERVED, UnreadableError, rewrite
+from insula.wasm.rewrite import RESERVED, ReservedNameError, UnreadableError, rewrite
 
 #: Exit code for a module that is not one, or one that asks for what is not there.
 REFUSED = 65
@@ -35,6 +35,7 @@ _MAGIC = b"\0asm"
 _CORE_VERSION = b"\x01\0\0\0"
 _MAX_CODE = 1 << 30
 _MAX_QUOTED = 4000
+_CLASH = f"the module exports a name that begins with {RESERVED!r}; such names are the server's own"
 
 
 def main() -> None:
@@ -69,6 +70,8 @@ def _compile(wasm: bytes) -> tuple[bytearray, Places]:
     try:
         rewritten = rewrite(wasm)
         module = wasmtime.Module(engine, wasm if rewritten is None else rewritten.wasm)
+    except ReservedNameError:
+        _refuse(_CLASH)
     except UnreadableError as error:
         _refuse(f"the module has what is not supported here: {error}")
     except wasmtime.WasmtimeError as error:
@@ -77,7 +80,7 @@ def _compile(wasm: bytes) -> tuple[bytearray, Places]:
     theirs = [name for name in exports if not name.startswith(RESERVED)]
     ours = 0 if rewritten is None else rewritten.added
     if len(exports) - len(theirs) != ours:
-        _refuse(f"the module exports a name that begins with {RESERVED!r}; such names are the server's own")
+        _refuse(_CLASH)
     for kind, found, most in (("exports", len(theirs), MAX_EXPORTS), ("imports", len(module.imports), MAX_IMPORTS)):
         if found > most:
             _refuse(f"the module has {found} {kind}; at most {most} are taken")

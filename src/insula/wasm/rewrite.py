@@ -59,6 +59,10 @@ class UnreadableError(Exception):
     """The module has something that this reader does not know."""
 
 
+class ReservedNameError(UnreadableError):
+    """The module exports a name that belongs to the host."""
+
+
 class Rewritten(NamedTuple):
     """A module that notes refused growth. From each offset of `rewritten` on, up to the next, it is the original from that
     of `original` on. `functions` is the number of functions of the original, `added` that of exports that it has more."""
@@ -81,8 +85,8 @@ def rewrite(wasm: bytes) -> Rewritten | None:
     """The module rewritten; None where nothing in it grows a memory. UnreadableError."""
     try:
         return _rewrite(wasm)
-    except IndexError:
-        raise UnreadableError("it ends too early") from None
+    except (IndexError, KeyError):
+        raise UnreadableError("it ends too early, or names what is not there") from None
 
 
 def _rewrite(wasm: bytes) -> Rewritten | None:
@@ -367,6 +371,8 @@ def _entries(
     for _ in range(count):
         length, at = _number(wasm, at)
         name = wasm[at : at + length]
+        if name.startswith(RESERVED.encode()):
+            raise ReservedNameError
         at += length
         kind = wasm[at]
         index, at = _number(wasm, at + 1)

@@ -16,6 +16,9 @@ from typing import Any, Protocol, TypeAlias
 from insula.errors import InsulaError
 from insula.wasm.pace import Pace
 
+#: Parameters and results of a type that are told by their names.
+_MOST_NAMED = 24
+
 
 class RefusalError(InsulaError):
     """What a guest answered, by the rules of its ABI, instead of an output. The guest is well and is used again: any other
@@ -54,12 +57,15 @@ class Guest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`. As text: `(i32, i32) -> i64`."""
+    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`. As text: `(i32, i32) -> i64`, and the
+    numbers alone where they are many."""
 
     params: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if len(self.params) + len(self.results) > _MOST_NAMED:
+            return f"({len(self.params)} parameters) -> ({len(self.results)} results)"
         results = ", ".join(self.results)
         return f"({', '.join(self.params)}) -> {results if len(self.results) == 1 else f'({results})'}"
 

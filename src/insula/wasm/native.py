@@ -651,7 +651,7 @@ class Cell:
             raise GuestError(f"the guest exports no function {printable(export, MAX_TOLD)}")
         kinds = (*signature.params, *signature.results)
         if len(signature.params) > ROOM or len(signature.results) > ROOM or not set(signature.params) <= _KINDS.keys():
-            raise GuestError(f"the guest's {export} has a type that cannot be called: {str(signature)[:MAX_TOLD]}")
+            raise GuestError(f"the guest's {export} has a type that cannot be called: {signature}")
         for name in names:
             found = self._export(name)
             if found is not None and found.kind == _FUNC and (kinds or signature == Signature()):

@@ -14,7 +14,8 @@ from insula.errors import PackageError
 from insula.wasm.config import make_config
 from insula.wasm.contract import Engine
 from insula.wasm.facts import Places
-from insula.wasm.rewrite import ENTER, MAX_PLACES, REFUSED, Rewritten, UnreadableError, rewrite
+from insula.wasm.reader import Declared, UnreadableError
+from insula.wasm.rewrite import ENTER, MAX_PLACES, REFUSED, Rewritten, rewrite
 from tests.guests import build_c, build_go, digest, save, wat
 from tests.wasm.test_modules import number, section
 
@@ -60,9 +61,10 @@ def module(body: str, *, functions: int = 0) -> bytes:
     )
 
 
-def made(wasm: bytes) -> Rewritten:
-    wasmtime.Module.validate(ENGINE, wasm)
-    found = rewrite(wasm)
+def made(wasm: bytes, *, valid: bool = True) -> Rewritten:
+    if valid:
+        wasmtime.Module.validate(ENGINE, wasm)
+    found = rewrite(wasm, Declared(wasm))
     assert found is not None
     wasmtime.Module.validate(ENGINE, found.wasm)
     return found
@@ -83,7 +85,8 @@ def test_every_growth_is_found_and_nothing_else(lines: list[tuple[str, bool]], f
 @pytest.mark.parametrize("line", INSTRUCTIONS)
 def test_each_instruction_alone(line: str) -> None:
     assert calls_of_the_growing(made(module(f"unreachable {line} unreachable {GROW}"))) == 1
-    assert rewrite(module(f"unreachable {line} unreachable")) is None
+    wasm = module(f"unreachable {line} unreachable")
+    assert rewrite(wasm, Declared(wasm)) is None
 
 
 def of_body(body: bytes) -> bytes:
@@ -118,7 +121,7 @@ def test_numbers_that_are_longer_than_need_be(body: bytes) -> None:
 )
 def test_what_is_not_known_is_said(end: bytes) -> None:
     with pytest.raises(UnreadableError):
-        rewrite(of_body(b"\x00\x41\x00\x40\x00\x1a" + end))
+        made(of_body(b"\x00\x41\x00\x40\x00\x1a" + end), valid=False)
 
 
 @settings(max_examples=200, deadline=None)
@@ -128,7 +131,7 @@ def test_a_broken_module_is_refused_or_read_and_never_a_crash(data: st.DataObjec
     for _ in range(data.draw(st.integers(1, 4))):
         wasm[data.draw(st.integers(8, len(wasm) - 1))] = data.draw(st.integers(0, 255))
     try:
-        rewrite(bytes(wasm))
+        rewrite(bytes(wasm), Declared(bytes(wasm)))
     except UnreadableError:
         pass
 

@@ -21,8 +21,9 @@ import threading
 from pathlib import Path
 from typing import NoReturn
 
-from insula.wasm.facts import Facts, Places
-from insula.wasm.rewrite import RESERVED, ReservedNameError, UnreadableError, rewrite
+from insula.wasm.facts import Facts, Places, Types
+from insula.wasm.reader import NUMBERS, Declared, UnreadableError
+from insula.wasm.rewrite import RESERVED, ReservedNameError, rewrite
 
 #: Exit code for a module that is not one, or one that asks for what is not there.
 REFUSED = 65
@@ -30,6 +31,9 @@ REFUSED = 65
 #: More exports or imports than any compiler makes; each costs the server something at every look.
 MAX_EXPORTS = 10_000
 MAX_IMPORTS = 1_000
+
+#: Parameters and results of all exported functions that have a value that is no number.
+MAX_VECTORS = 1_000
 
 _MAGIC = b"\0asm"
 _CORE_VERSION = b"\x01\0\0\0"
@@ -49,15 +53,15 @@ def main() -> None:
         _refuse("the file is not WebAssembly: it does not begin with the bytes 00 61 73 6d")
     if wasm[4:8] != _CORE_VERSION:
         _refuse("the file is not a WebAssembly core module of version 1 (a component, perhaps)")
-    code, places = _compile(wasm)
+    code, places, vectors = _compile(wasm)
     with open(target, "xb") as file:
         file.write(code)
         file.flush()
         os.fsync(file.fileno())
-    sys.stdout.write(Facts(hashlib.sha256(code).hexdigest(), places).text())
+    sys.stdout.write(Facts(hashlib.sha256(code).hexdigest(), places, vectors).text())
 
 
-def _compile(wasm: bytes) -> tuple[bytearray, Places]:
+def _compile(wasm: bytes) -> tuple[bytearray, Places, Types]:
     import wasmtime
 
     from insula.wasm.config import make_config
@@ -68,7 +72,9 @@ def _compile(wasm: bytes) -> tuple[bytearray, Places]:
     except wasmtime.WasmtimeError as error:
         _refuse(f"the file is no valid WebAssembly module: {_plain(str(error))}")
     try:
-        rewritten = rewrite(wasm)
+        declared = Declared(wasm)
+        vectors = _vectors(declared)
+        rewritten = rewrite(wasm, declared)
         module = wasmtime.Module(engine, wasm if rewritten is None else rewritten.wasm)
     except ReservedNameError:
         _refuse(_CLASH)
@@ -76,16 +82,29 @@ def _compile(wasm: bytes) -> tuple[bytearray, Places]:
         _refuse(f"the module has what is not supported here: {error}")
     except wasmtime.WasmtimeError as error:
         _refuse(f"the module cannot be compiled: {_plain(str(error))}")
-    exports = [export.name for export in module.exports]
-    theirs = [name for name in exports if not name.startswith(RESERVED)]
-    ours = 0 if rewritten is None else rewritten.added
-    if len(exports) - len(theirs) != ours:
-        _refuse(_CLASH)
-    for kind, found, most in (("exports", len(theirs), MAX_EXPORTS), ("imports", len(module.imports), MAX_IMPORTS)):
+    for kind, found, most in (
+        ("exports", len(declared.exports), MAX_EXPORTS),
+        ("imports", len(module.imports), MAX_IMPORTS),
+    ):
         if found > most:
             _refuse(f"the module has {found} {kind}; at most {most} are taken")
     places = Places() if rewritten is None else Places(*rewritten[1:4])
-    return module.serialize(), places
+    return module.serialize(), places, vectors
+
+
+def _vectors(declared: Declared) -> Types:
+    """The exported functions that take or give what is no number. Imported ones are refused: none that is offered does."""
+    if any(set(declared.types[kind][0] + declared.types[kind][1]) - NUMBERS for kind in declared.imported):
+        _refuse("the module imports a function of vectors or references, and none of those here is")
+    found = {}
+    for at, export in enumerate(declared.exports):
+        if export.kind == 0:
+            params, results = declared.types[declared.functions[export.number]]
+            if set(params + results) - NUMBERS:
+                found[at] = declared.signature(export.number)
+    if sum(len(params) + len(results) for params, results in found.values()) > MAX_VECTORS:
+        _refuse("the module exports too many functions of vectors or references")
+    return found
 
 
 def _plain(text: str) -> str:

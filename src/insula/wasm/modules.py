@@ -24,7 +24,7 @@ from insula.errors import ConfigurationError, InsulaError, PackageError, Unavail
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler, no_room
 from insula.wasm.contract import Signature
-from insula.wasm.facts import Places
+from insula.wasm.facts import Facts
 from insula.wasm.machine import machine
 from insula.wasm.rewrite import RESERVED
 
@@ -48,14 +48,16 @@ class Code:
     """The compiled code of one module. `memory_bytes` is what its memory starts with, `memory_most` what it may declare
     to grow to (None: no bound of its own)."""
 
-    def __init__(self, digest: str, path: Path, places: Places) -> None:
+    def __init__(self, digest: str, path: Path, facts: Facts) -> None:
         self.digest = digest
         self.users = 0
-        self.places = places
+        self.places = facts.places
         self.module = module = wasmtime.Module.deserialize_file(machine().engine, str(path))
         self.exports: Mapping[str, Signature] = {
             export.name: _signature(export.type)
-            for export in module.exports
+            if at not in facts.vectors
+            else Signature(*map(tuple, facts.vectors[at]))
+            for at, export in enumerate(module.exports)
             if isinstance(export.type, wasmtime.FuncType) and not export.name.startswith(RESERVED)
         }
         self.imports: Sequence[Import] = [_import(entry) for entry in module.imports]
@@ -153,7 +155,7 @@ class Modules:
             finally:
                 await asyncio.to_thread(draft.unlink, missing_ok=True)
             try:
-                code = await asyncio.to_thread(Code, digest, path, facts.places)
+                code = await asyncio.to_thread(Code, digest, path, facts)
             except wasmtime.WasmtimeError as error:
                 log.warning("the pool has no room for module %s: %s", digest[:12], error)
                 raise PackageError(
@@ -169,7 +171,7 @@ class Modules:
             return None
         path, facts = found
         try:
-            return Code(digest, path, facts.places)
+            return Code(digest, path, facts)
         except wasmtime.WasmtimeError as error:
             log.warning("the cached code of module %s cannot be loaded and is made again: %s", digest[:12], error)
             with contextlib.suppress(OSError):

@@ -19,6 +19,22 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from insula.wasm.reader import (
+    CODE,
+    CUSTOM,
+    EXPORT,
+    FUNCTION,
+    GLOBAL,
+    ORDER,
+    TYPE,
+    Declared,
+    Section,
+    UnreadableError,
+    count_of,
+    number_at,
+    past_type,
+)
+
 #: Goes into the fingerprint of compiled code: another number where anything here makes other code.
 VERSION = 1
 
@@ -33,13 +49,8 @@ _MAX_ENTERED = 256
 #: The most places that are kept to find original offsets by; where there are more, no offset is told.
 MAX_PLACES = 2000
 
-_TYPE, _IMPORT, _FUNCTION, _GLOBAL, _EXPORT, _CODE, _CUSTOM = 1, 2, 3, 6, 7, 10, 0
-#: Where each section stands among the others: a table of tags and one of strings have numbers out of order.
-_ORDER = {1: 1, 2: 2, 3: 3, 4: 4, 5: 5, 13: 6, 14: 7, 6: 8, 7: 9, 8: 10, 9: 11, 12: 12, 10: 13, 11: 14}
-
 _GROW = b"\x40\x00"
 _I32, _I64 = 0x7F, 0x7E
-_LONG_REFERENCES = b"\x63\x64"
 
 _LEB = rb"[\x80-\xff]{0,9}+[\x00-\x7f]"
 #: Instructions without a count in them: what is left out is looked at one by one.
@@ -53,10 +64,6 @@ _RUN = re.compile(
     rb")*+",
     re.DOTALL,
 )  # fmt: skip
-
-
-class UnreadableError(Exception):
-    """The module has something that this reader does not know."""
 
 
 class ReservedNameError(UnreadableError):
@@ -74,25 +81,19 @@ class Rewritten(NamedTuple):
     added: int
 
 
-class _Section(NamedTuple):
-    number: int
-    begin: int  # its header
-    start: int  # its content
-    end: int
-
-
-def rewrite(wasm: bytes) -> Rewritten | None:
+def rewrite(wasm: bytes, declared: Declared) -> Rewritten | None:
     """The module rewritten; None where nothing in it grows a memory. UnreadableError."""
+    if any(export.name.startswith(RESERVED.encode()) for export in declared.exports):
+        raise ReservedNameError
     try:
-        return _rewrite(wasm)
+        return _rewrite(wasm, declared)
     except (IndexError, KeyError):
         raise UnreadableError("it ends too early, or names what is not there") from None
 
 
-def _rewrite(wasm: bytes) -> Rewritten | None:
-    sections = list(_sections(wasm))
-    named = {section.number: section for section in sections if section.number != _CUSTOM}
-    code = named.get(_CODE)
+def _rewrite(wasm: bytes, declared: Declared) -> Rewritten | None:
+    named, functions, types = declared.named, declared.functions, declared.types
+    code = named.get(CODE)
     if code is None or wasm.find(_GROW, code.start, code.end) < 0:
         return None
     bodies = list(_bodies(wasm, code))
@@ -103,21 +104,22 @@ def _rewrite(wasm: bytes) -> Rewritten | None:
     }
     if not sites:
         return None
-    types = _types(wasm, named.get(_TYPE))
-    imported, globals_before = _imported(wasm, named.get(_IMPORT))
-    defined = _function_types(wasm, named[_FUNCTION])
-    functions = imported + defined
-    flag = globals_before + _count(wasm, named.get(_GLOBAL))
-    entries = _entries(wasm, named.get(_EXPORT), functions, types)
-
+    flag = declared.imported_globals + count_of(wasm, named.get(GLOBAL))
+    entries = [
+        (export.name, export.number)
+        for export in declared.exports
+        if export.kind == 0
+        and len(export.name) <= _MAX_ENTERED
+        and not set(types[functions[export.number]][0]) - {_I32, _I64}
+    ]
     grow = len(functions)
     grow_type = types.index((b"\x7f", b"\x7f")) if (b"\x7f", b"\x7f") in types else len(types)
     entered = {index: grow + 1 + n for n, index in enumerate(dict.fromkeys(index for _, index in entries))}
     added = {
-        _TYPE: [] if grow_type < len(types) else [b"\x60\x01\x7f\x01\x7f"],
-        _FUNCTION: [_leb(grow_type), *(_leb(functions[index]) for index in entered)],
-        _GLOBAL: [b"\x7f\x01\x41\x00\x0b"],
-        _EXPORT: [_export(REFUSED.encode(), 3, flag)]
+        TYPE: [] if grow_type < len(types) else [b"\x60\x01\x7f\x01\x7f"],
+        FUNCTION: [_leb(grow_type), *(_leb(functions[index]) for index in entered)],
+        GLOBAL: [b"\x7f\x01\x41\x00\x0b"],
+        EXPORT: [_export(REFUSED.encode(), 3, flag)]
         + [_export(ENTER.encode() + name, 0, entered[index]) for name, index in entries],
     }
     appended = [_grow_body(flag)] + [_enter_body(flag, index, len(types[functions[index]][0])) for index in entered]
@@ -126,10 +128,10 @@ def _rewrite(wasm: bytes) -> Rewritten | None:
 
     out = bytearray(wasm[:8])
     places: tuple[list[int], list[int]] = [], []
-    for section in _in_order(sections):
-        if section.number == _CODE:
+    for section in _in_order(declared.sections):
+        if section.number == CODE:
             content = bytes(moved.content)
-            out += bytes([_CODE]) + _leb(len(content))
+            out += bytes([CODE]) + _leb(len(content))
             places = [at + len(out) for at in moved.rewritten], moved.original
             out += content
         elif more := added.get(section.number):
@@ -139,7 +141,7 @@ def _rewrite(wasm: bytes) -> Rewritten | None:
             out += wasm[section.begin : section.end]
     if len(places[0]) > MAX_PLACES:
         places = [len(out)], [0]
-    return Rewritten(bytes(out), *places, len(functions), len(added[_EXPORT]))
+    return Rewritten(bytes(out), *places, len(functions), len(added[EXPORT]))
 
 
 # What is made
@@ -148,12 +150,12 @@ def _rewrite(wasm: bytes) -> Rewritten | None:
 class _Code:
     """The new content of the code section, and where each piece of it came from (`rewritten` counts within the content)."""
 
-    def __init__(self, wasm: bytes, section: _Section) -> None:
+    def __init__(self, wasm: bytes, section: Section) -> None:
         self.content = bytearray()
         self.rewritten: list[int] = []
         self.original: list[int] = []
         self._wasm = wasm
-        _, self._from = _number(wasm, section.start)  # behind the count
+        _, self._from = number_at(wasm, section.start)  # behind the count
 
     def write(
         self, bodies: list[tuple[int, int, int]], sites: dict[int, list[int]], call: bytes, appended: list[bytes]
@@ -204,50 +206,39 @@ def _export(name: bytes, kind: int, index: int) -> bytes:
     return _leb(len(name)) + name + bytes([kind]) + _leb(index)
 
 
-def _longer(wasm: bytes, section: _Section, more: Sequence[bytes]) -> bytes:
+def _longer(wasm: bytes, section: Section, more: Sequence[bytes]) -> bytes:
     """The content of a section with some items more; one of no length is not there yet."""
     if section.start == section.end:
         return _leb(len(more)) + b"".join(more)
-    count, start = _number(wasm, section.start)
+    count, start = number_at(wasm, section.start)
     return _leb(count + len(more)) + wasm[start : section.end] + b"".join(more)
 
 
-def _in_order(sections: Sequence[_Section]) -> Iterator[_Section]:
+def _in_order(sections: Sequence[Section]) -> Iterator[Section]:
     """The sections, with an empty one in its place for each that is to be and is not there."""
-    missing = [number for number in (_GLOBAL, _EXPORT) if not any(number == section.number for section in sections)]
+    missing = [number for number in (GLOBAL, EXPORT) if not any(number == section.number for section in sections)]
     for section in sections:
-        while missing and section.number != _CUSTOM and _ORDER[section.number] > _ORDER[missing[0]]:
-            yield _Section(missing.pop(0), 0, 0, 0)
+        while missing and section.number != CUSTOM and ORDER[section.number] > ORDER[missing[0]]:
+            yield Section(missing.pop(0), 0, 0, 0)
         yield section
 
 
 # What is read
 
 
-def _sections(wasm: bytes) -> Iterator[_Section]:
-    at = 8
-    while at < len(wasm):
-        number = wasm[at]
-        size, start = _number(wasm, at + 1)
-        if (number != _CUSTOM and number not in _ORDER) or start + size > len(wasm):
-            raise UnreadableError(f"section {number} is unknown, or cut off")
-        yield _Section(number, at, start, start + size)
-        at = start + size
-
-
-def _is_about_code(wasm: bytes, section: _Section) -> bool:
+def _is_about_code(wasm: bytes, section: Section) -> bool:
     """Whether it is a custom section that tells of instructions by their offsets."""
-    if section.number != _CUSTOM:
+    if section.number != CUSTOM:
         return False
-    size, at = _number(wasm, section.start)
+    size, at = number_at(wasm, section.start)
     return wasm[at : at + size].startswith(b"metadata.code.")
 
 
-def _bodies(wasm: bytes, section: _Section) -> Iterator[tuple[int, int, int]]:
+def _bodies(wasm: bytes, section: Section) -> Iterator[tuple[int, int, int]]:
     """Where the size of each body, the body and what is behind it are."""
-    count, at = _number(wasm, section.start)
+    count, at = number_at(wasm, section.start)
     for _ in range(count):
-        size, start = _number(wasm, at)
+        size, start = number_at(wasm, at)
         yield at, start, start + size
         at = start + size
 
@@ -255,10 +246,10 @@ def _bodies(wasm: bytes, section: _Section) -> Iterator[tuple[int, int, int]]:
 def _grows(wasm: bytes, at: int, end: int) -> list[int]:
     """Where the `memory.grow` instructions of one body are."""
     found: list[int] = []
-    count, at = _number(wasm, at)
+    count, at = number_at(wasm, at)
     for _ in range(count):  # the locals
-        _, at = _number(wasm, at)
-        at = _past_type(wasm, at)
+        _, at = number_at(wasm, at)
+        at = past_type(wasm, at)
     while True:
         match = _RUN.match(wasm, at, end)
         assert match is not None  # it matches nothing at all as well
@@ -276,141 +267,38 @@ def _past(wasm: bytes, at: int) -> int:
     """Behind an instruction that the pattern leaves out."""
     operation = wasm[at]
     if operation == 0x0E:  # br_table
-        count, at = _number(wasm, at + 1)
+        count, at = number_at(wasm, at + 1)
         for _ in range(count + 1):
-            _, at = _number(wasm, at)
+            _, at = number_at(wasm, at)
         return at
     if operation == 0x1C:  # select with types
-        count, at = _number(wasm, at + 1)
+        count, at = number_at(wasm, at + 1)
         for _ in range(count):
-            at = _past_type(wasm, at)
+            at = past_type(wasm, at)
         return at
     if operation == 0xFC:  # in a longer form than need be
-        number, at = _number(wasm, at + 1)
+        number, at = number_at(wasm, at + 1)
         if number > 0x16 or number == 0x12:
             raise UnreadableError(f"instruction fc {number}")
         immediates = 0 if number < 8 or number > 0x11 else 2 if number in (8, 10, 12, 14) else 1
         for _ in range(immediates):
-            _, at = _number(wasm, at)
+            _, at = number_at(wasm, at)
         return at
     if operation == 0xFD:
-        return _past_vector(wasm, *_number(wasm, at + 1))
+        return _past_vector(wasm, *number_at(wasm, at + 1))
     raise UnreadableError(f"instruction {operation:02x}")
 
 
 def _past_vector(wasm: bytes, number: int, at: int) -> int:
     if number <= 11 or 84 <= number <= 93:  # loads and stores; those of a lane have its number behind
         for _ in range(2):
-            _, at = _number(wasm, at)
+            _, at = number_at(wasm, at)
         return at + (84 <= number <= 91)
     if number in (12, 13):
         return at + 16
     if number > 0x113:
         raise UnreadableError(f"instruction fd {number}")
     return at + (21 <= number <= 34)
-
-
-def _types(wasm: bytes, section: _Section | None) -> list[tuple[bytes, bytes]]:
-    """Parameters and results of each type."""
-    types = []
-    count, at = _number(wasm, section.start) if section is not None else (0, 0)
-    for _ in range(count):
-        if wasm[at] != 0x60:
-            raise UnreadableError(f"a type of the form {wasm[at]:02x}")
-        two = []
-        at += 1
-        for _ in range(2):
-            length, start = _number(wasm, at)
-            at = start
-            for _ in range(length):
-                at = _past_type(wasm, at)
-            two.append(wasm[start:at])
-        types.append((two[0], two[1]))
-    return types
-
-
-def _imported(wasm: bytes, section: _Section | None) -> tuple[list[int], int]:
-    """The types of imported functions, and the number of imported globals."""
-    functions, others = [], 0
-    count, at = _number(wasm, section.start) if section is not None else (0, 0)
-    for _ in range(count):
-        for _ in range(2):
-            length, at = _number(wasm, at)
-            at += length
-        kind, at = wasm[at], at + 1
-        if kind == 0:
-            index, at = _number(wasm, at)
-            functions.append(index)
-        elif kind == 1:
-            at = _past_limits(wasm, _past_type(wasm, at))
-        elif kind == 2:
-            at = _past_limits(wasm, at)
-        elif kind == 3:
-            at = _past_type(wasm, at) + 1
-            others += 1
-        else:
-            raise UnreadableError(f"an import of kind {kind}")
-    return functions, others
-
-
-def _function_types(wasm: bytes, section: _Section) -> list[int]:
-    types = []
-    count, at = _number(wasm, section.start)
-    for _ in range(count):
-        index, at = _number(wasm, at)
-        types.append(index)
-    return types
-
-
-def _entries(
-    wasm: bytes, section: _Section | None, functions: list[int], types: list[tuple[bytes, bytes]]
-) -> list[tuple[bytes, int]]:
-    """Name and index of each exported function of integers that an ABI could enter."""
-    found = []
-    count, at = _number(wasm, section.start) if section is not None else (0, 0)
-    for _ in range(count):
-        length, at = _number(wasm, at)
-        name = wasm[at : at + length]
-        if name.startswith(RESERVED.encode()):
-            raise ReservedNameError
-        at += length
-        kind = wasm[at]
-        index, at = _number(wasm, at + 1)
-        if kind == 0 and length <= _MAX_ENTERED and not set(types[functions[index]][0]) - {_I32, _I64}:
-            found.append((name, index))
-    return found
-
-
-def _count(wasm: bytes, section: _Section | None) -> int:
-    return 0 if section is None else _number(wasm, section.start)[0]
-
-
-def _past_limits(wasm: bytes, at: int) -> int:
-    flags, at = wasm[at], at + 1
-    for _ in range(1 + (flags & 1) + (flags >> 3 & 1)):
-        _, at = _number(wasm, at)
-    return at
-
-
-def _past_type(wasm: bytes, at: int) -> int:
-    """Behind a value type."""
-    return _number(wasm, at + 1)[1] if wasm[at] in _LONG_REFERENCES else at + 1
-
-
-def _number(wasm: bytes, at: int) -> tuple[int, int]:
-    """A number in LEB128, and where it ends."""
-    value = wasm[at]
-    at += 1
-    if value < 0x80:
-        return value, at
-    value &= 0x7F
-    for shift in range(7, 70, 7):
-        byte = wasm[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise UnreadableError("a number of more than ten bytes")
 
 
 def _leb(number: int) -> bytes:

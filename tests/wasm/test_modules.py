@@ -345,3 +345,15 @@ def test_the_oldest_code_is_swept_and_none_that_is_used(folder: Path) -> None:
     cache.sweep({digests[0]})
     assert [cache.find(name) is not None for name in digests] == [True, False, False, True]
     assert not draft.exists()
+
+
+async def test_one_of_many_who_wait_closes_it_before_the_others_have_it(folder: Path, compiler: Compiler) -> None:
+    modules, path = Modules(CodeCache(folder, FINGERPRINT, 1 << 30), compiler), wat(SMALL)
+
+    async def open_and_close() -> None:
+        module = await modules.load(path, digest(path))
+        assert not module.code.gone
+        module.close()
+        assert module.code.gone
+
+    await asyncio.gather(*(open_and_close() for _ in range(5)))

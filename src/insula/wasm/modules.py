@@ -3,7 +3,8 @@
 The life of a module
 - Asked for the first time, its code is found in the cache or compiled; two who ask at once wait for the same work, and
   when none of them waits any more the work is given up.
-- It stays in memory while anyone has it open, and its code stays in the cache as long.
+- It stays in memory while anyone has it open, and its code stays in the cache as long. With its last user, and the last
+  program that is made of it, its file is closed and its mapping is gone.
 - What it exports and imports is read from the compiled module, once. The server never parses a `.wasm` itself.
 """
 
@@ -14,7 +15,7 @@ import contextlib
 import errno
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ class Code:
     def __init__(self, digest: str, path: Path, facts: Facts) -> None:
         self.digest = digest
         self.users = 0
+        self.gone = False
         self.places = facts.places
         self.module = module = wasmtime.Module.deserialize_file(machine().engine, str(path))
         self.exports: Mapping[str, Signature] = {
@@ -69,10 +71,12 @@ class Code:
 
 
 class OpenModule:
-    """One user's hold on a module: what the contract calls Module. `close` is idempotent."""
+    """One user's hold on a module: what the contract calls Module. `close` is idempotent; the last one frees the code, as far
+    as no program is left that runs it."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, unused: Callable[[Code], None]) -> None:
         self.code = code
+        self._unused = unused
         self.digest = code.digest
         self.exports = code.exports
         self.imports: Sequence[tuple[str, str]] = [(entry.module, entry.name) for entry in code.imports]
@@ -84,6 +88,8 @@ class OpenModule:
         if self._open:
             self._open = False
             self.code.users -= 1
+            if not self.code.users:
+                self._unused(self.code)
 
 
 class _Work(NamedTuple):
@@ -104,9 +110,10 @@ class Modules:
         """The compiled module of a file whose sha256 is `digest`. PackageError."""
         if not _DIGEST.fullmatch(digest):
             raise InsulaError("a module's digest is 64 hexadecimal digits")
-        self._forget_unused()
-        code = self._codes.get(digest)
-        return OpenModule(code if code is not None else await self._share(wasm, digest))
+        while True:
+            code = self._codes.get(digest) or await self._share(wasm, digest)
+            if not code.gone:  # another who waited for it may have closed it in between
+                return OpenModule(code, self._forget)
 
     async def close(self) -> None:
         """Gives up every work under way."""
@@ -178,9 +185,11 @@ class Modules:
                 self._cache.drop(digest)
             return None
 
-    def _forget_unused(self) -> None:
-        for digest in [digest for digest, code in self._codes.items() if not code.users]:
-            del self._codes[digest]
+    def _forget(self, code: Code) -> None:
+        if self._codes.get(code.digest) is code:
+            del self._codes[code.digest]
+        code.gone = True
+        code.module.close()
 
 
 def _signature(kind: wasmtime.FuncType) -> Signature:

@@ -19,10 +19,11 @@ What would kill the process, and what holds it off
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any, NamedTuple, TypeAlias
 
@@ -30,7 +31,7 @@ import wasmtime
 from wasmtime import _bindings as bindings
 from wasmtime import _ffi
 
-from insula.errors import GuestError
+from insula.errors import GuestError, UnavailableError
 from insula.wasm.contract import Signature
 from insula.wasm.facts import AS_THEY_ARE, Places
 from insula.wasm.faults import MAX_TOLD, OutOfBoundsError, printable
@@ -273,9 +274,22 @@ class Template:
             kind = wasmtime.FuncType(_types(entry.signature.params), _types(entry.signature.results))
             define = _define_async if entry.later else _define
             _raise(define(pointer, *texts, ctypes.cast(kind.ptr(), c_void_p), entry.callback, None, None))
-        self._pre = linker.instantiate_pre(module)
+        self.living: set[int] = set()  # the contexts of its cells
+        self.closed = False
+        self._pre = [linker.instantiate_pre(module)]
         linker.close()
-        self.pointer = ctypes.cast(self._pre.ptr(), c_void_p)
+        self.pointer = ctypes.cast(self._pre[0].ptr(), c_void_p)
+
+    def close(self) -> None:
+        """Lets go of the module's code, at once or with the last cell. No cell is made any more. Idempotent."""
+        self.closed = True
+        self.left()
+
+    def left(self) -> None:
+        """A cell is gone; in whatever thread."""
+        if self.closed and not self.living:
+            with contextlib.suppress(IndexError):  # the other of two threads
+                self._pre.pop().close()
 
 
 def _types(kinds: Sequence[str]) -> list[wasmtime.ValType]:
@@ -357,6 +371,8 @@ class Cell:
     )
 
     def __init__(self, template: Template) -> None:
+        if template.closed:
+            raise UnavailableError("this version of the service is gone")
         self.template = template
         self.failure: BaseException | None = None
         self.yields = False
@@ -395,6 +411,7 @@ class Cell:
         self._out = (c_uint64 * (2 + 4 * ROOM))()  # the trap, the error, the results
         self._trap, self._error, self._results = byref(self._out), byref(self._out, 8), byref(self._out, 16)
         _cells[self.context] = self
+        template.living.add(self.context)
 
     # Ways in
 
@@ -477,13 +494,7 @@ class Cell:
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small export to its end, here and now; its result, or 0 where it has none."""
-        return self._call(export, self._helpers.get(export) or self._helper(export), args)
-
-    def first_call(self, export: str, *args: int) -> int:
-        """`call`, where it is the first of an exchange: forgets that a growth was refused."""
-        return self._call(export, self._entries.get(export) or self._entry(export), args)
-
-    def _call(self, export: str, entry: _Entry, args: tuple[int, ...]) -> int:
+        entry = self._helpers.get(export) or self._helper(export)
         self.helpers += 1
         try:
             if self.template.waits:
@@ -497,6 +508,10 @@ class Cell:
             out[1] = error or 0
             raise self._end()
         return self._raw[0] & entry.mask
+
+    def first_call(self, export: str, *args: int) -> int:
+        """`call`, where it is the first of an exchange: the module forgets that a growth was refused."""
+        return self.call(ENTER + export, *args)
 
     def _call_on_fiber(self, export: str, entry: _Entry, args: tuple[int, ...]) -> int:
         """A small export of a module that could come to an import that waits: a fiber, perhaps upon a fiber. It never
@@ -514,6 +529,7 @@ class Cell:
         return out[3] & entry.mask
 
     def _wrong_count(self, export: str) -> GuestError:
+        export = export.removeprefix(ENTER)
         return GuestError(f"the guest's {export} takes {len(self.template.exports[export].params)} arguments")
 
     def slice(self) -> None:
@@ -637,15 +653,16 @@ class Cell:
             self._size = size
 
     def _entry(self, export: str) -> _Entry:
-        """An export as the entry of an exchange, or its first step: the module forgets that a growth was refused."""
+        """An export as the entry of an exchange: the module forgets that a growth was refused."""
         entry = self._entries[export] = self._enterable(export, (ENTER + export, export))
         return entry
 
     def _helper(self, export: str) -> _Entry:
-        entry = self._helpers[export] = self._enterable(export, (export,))
+        name = export.removeprefix(ENTER)
+        entry = self._helpers[export] = self._enterable(name, dict.fromkeys((export, name)))
         return entry
 
-    def _enterable(self, export: str, names: Sequence[str]) -> _Entry:
+    def _enterable(self, export: str, names: Iterable[str]) -> _Entry:
         signature = self.template.exports.get(export)
         if signature is None:
             raise GuestError(f"the guest exports no function {printable(export, MAX_TOLD)}")
@@ -688,6 +705,8 @@ class Cell:
         self._helpers.clear()
         _cells.pop(self.context, None)
         store.close()
+        self.template.living.discard(self.context)
+        self.template.left()
 
 
 def _raise(error: int | None) -> None:

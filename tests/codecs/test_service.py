@@ -32,7 +32,12 @@ async def done(answer: bytes | Future[bytes]) -> bytes:
     return answer if isinstance(answer, bytes) else await answer
 
 
-ZEROS = [lists(b"{}", 20_000), lists(b'{"field_7":"x"}', 20_000), lists(b'{"unknown":[{}]}', 9_000), lists(b"{}", 5_000)]
+ZEROS = [
+    lists(b"{}", 20_000),
+    lists(b'{"field_7":"x"}', 20_000),
+    lists(b'{"unknown":[{}]}', 9_000),
+    lists(b"{}", 5_000),
+]
 VALUES = [
     lists(b'""', 65_535, b"names"),
     lists(b"{}", 65_536, b"unknown"),
@@ -66,9 +71,7 @@ async def test_values_are_counted_before_anything_is_decoded(processes: CodecPro
 
 
 @pytest.mark.parametrize("values", [20, 200, 70_000])
-async def test_the_last_value_that_is_allowed_and_the_first_that_is_not(
-    processes: CodecProcesses, values: int
-) -> None:
+async def test_the_last_value_that_is_allowed_and_the_first_that_is_not(processes: CodecProcesses, values: int) -> None:
     service = of_service(processes, bounds=Bounds(values=values))
     codec, binary = service.json(method("echo")), service.binary(method("echo"))
     # the object, its list of rows, its list of names and what is in it; commas and brackets in strings are none
@@ -76,7 +79,7 @@ async def test_the_last_value_that_is_allowed_and_the_first_that_is_not(
         text = b'{"rows":[],"names":[%b]}' % b",".join([item] * (values - 3))
         assert await done(codec.read_input(text, soon())) == text
         with pytest.raises(LimitError, match="body_values"):
-            await done(codec.read_input(text.replace(b"[]", b"[],\n\"a\":{ }"), soon()))
+            await done(codec.read_input(text.replace(b"[]", b'[],\n"a":{ }'), soon()))
     # the message and its fields: every item has a tag of its own here
     body = b"\x12\x00" * (values - 2)
     assert len(json.loads(await done(binary.read_input(body, soon())))["names"]) == values - 2

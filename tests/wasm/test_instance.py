@@ -289,23 +289,28 @@ async def test_reads_are_bounded_by_the_memory_and_by_the_limit(floor: Floor) ->
     instance.close()
 
 
-async def test_the_memory_is_at_its_limit_where_what_was_wanted_does_not_fit(floor: Floor) -> None:
+async def test_a_shortage_is_a_growth_that_was_refused_in_this_very_exchange(floor: Floor) -> None:
     instance = await owned(await Desk(floor.engine).open(memory_bytes=16 << 16))
-    assert not instance.at_memory_limit()
-    assert not instance.at_memory_limit(14 << 16)
-    assert instance.at_memory_limit((14 << 16) + 1)
-    instance.enter()
-    assert instance.call("grow", 6) == 2
-    assert not instance.at_memory_limit()  # 8 are left, 6 were taken
-    assert instance.call("grow", 2) == 8
-    assert instance.at_memory_limit()  # 6 are left, 8 were taken since the call began
-    instance.enter()
-    assert not instance.at_memory_limit()
-    assert instance.call("grow", 5) == 10
-    instance.enter()
-    assert instance.at_memory_limit()  # less than an eighth is left
+    assert instance.shortage("it failed") is None
+    assert instance.call("grow", 14) == 2
+    assert instance.shortage("it failed") is None, "its memory is full, and it has what it asked for"
+    assert instance.call("grow", 1) == 2**32 - 1
+    assert instance.call("grow", 0) == 16
+    told = instance.shortage("it failed")
+    assert isinstance(told, LimitError)
+    assert (told.reason, told.message) == ("memory_limit", "it failed after its memory had reached the limit")
+    instance.leased = True
+    told = instance.shortage("it failed")
+    assert isinstance(told, LimitError)
+    assert told.reason == floor.engine.guest_memory.refusal().reason != "memory_limit"
+    assert instance.first_call("grow", 0) == 16
+    assert instance.shortage("it failed") is None, "that was an exchange before"
+    assert instance.launch("grow", (1,)) == 2**32 - 1
+    assert instance.shortage("it failed") is not None
+    assert instance.launch("grow", (0,)) == 16
+    assert instance.shortage("it failed") is None
     instance.close()
-    assert not instance.at_memory_limit()
+    assert instance.shortage("it failed") is None
 
 
 # The end

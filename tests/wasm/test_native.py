@@ -301,6 +301,7 @@ import wasmtime
 from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Template
 from insula.wasm.contract import Signature
+from insula.wasm.traps import EngineError
 assert not faulthandler.is_enabled()
 text = '(module (memory (export "memory") 1) (func (export "go") (drop (i32.load (i32.const -16)))))'
 module = wasmtime.Module(machine().engine, text)
@@ -311,8 +312,8 @@ assert cell.poll() is not None
 cell.find_exports()
 try:
     cell.call("go")
-except wasmtime.Trap as trap:
-    print(trap.trap_code.name)
+except EngineError as trap:
+    print(trap.code.name)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "MEMORY_OUT_OF_BOUNDS\n"), done.stderr

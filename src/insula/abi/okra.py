@@ -105,7 +105,7 @@ class _SixCalls:
         self._method = method
 
     def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
-        method = _put(guest, self._method)
+        method = _put(guest, self._method, first=True)
         return method, len(self._method), _put(guest, payload), len(payload)
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
@@ -145,7 +145,7 @@ class _OneCall:
         length = len(payload)
         if length > guest.room:
             size = max(length, FIRST_BUFFER)
-            guest.room_at = _memory(guest, "insula_input", size)
+            guest.room_at = _memory(guest, "insula_input", size, first=True)
             guest.room = size
         guest.write(guest.room_at, payload)
         return self.number, length
@@ -181,20 +181,18 @@ def _refusal(text: bytes) -> RefusalError:
     return RefusalError(answer.error[:MAX_ERROR_TEXT], code=code_named(answer.code))
 
 
-def _put(guest: Guest, data: bytes) -> int:
+def _put(guest: Guest, data: bytes, *, first: bool = False) -> int:
     # Never 0 bytes: some allocators answer 0 to that, which would be no memory.
-    pointer = _memory(guest, "allocate", max(1, len(data)))
+    pointer = _memory(guest, "allocate", max(1, len(data)), first=first)
     guest.write(pointer, data)
     return pointer
 
 
-def _memory(guest: Guest, export: str, size: int) -> int:
-    pointer = guest.call(export, size)
+def _memory(guest: Guest, export: str, size: int, *, first: bool) -> int:
+    pointer = guest.first_call(export, size) if first else guest.call(export, size)
     if pointer == 0:
         what = f"the guest has no memory for {size} bytes"
-        if guest.at_memory_limit(size):
-            raise LimitError(what, reason="memory_limit", hint="raise limits.memory_mb of the package")
-        raise GuestError(f"{what}, and is not at its limit: its {export} answered 0")
+        raise guest.shortage(what) or GuestError(f"{what}, though no growth was refused: its {export} answered 0")
     return pointer
 
 

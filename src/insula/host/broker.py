@@ -9,6 +9,7 @@ What the guest is told
 - METHOD_NOT_FOUND, INVALID_PARAMETERS: the request names no method, or is not such an object.
 - LIMIT_EXCEEDED: more than `MAX_HOST_CALLS` in one call of the guest, or a request above `MAX_MESSAGE` bytes.
 - RESPONSE_TOO_LARGE: the answer is above `MAX_MESSAGE`.
+- UNAVAILABLE, among others: the guest asks in its `_initialize`, where there is no call that it could be asked for.
 - INTERNAL_ERROR: the operation failed in a way that is nobody's business but the operator's; the log has it.
 - TIMEOUT: what the operation waited for has a deadline of its own, and that has passed. The call's own deadline is never
   told: the engine ends the call there, and an operation that fails because of it leaves the guest waiting for that.
@@ -37,6 +38,7 @@ MAX_HOST_CALLS = 10_000
 _NEAR = 0.01
 #: How long past its deadline (s) a call is left waiting for the engine to end it.
 _ENGINE_TIME = 0.5
+_NO_CALL = "the host answers calls alone, and _initialize runs before there is one: ask in the first call"
 _MAX_ERROR = 500  # characters of an error's message, which may quote what the guest wrote
 
 
@@ -102,7 +104,9 @@ class Broker:
             return self._failed("next", error)
         return self._next_later(scope, asked.iterator_id)
 
-    def _count(self, scope: Scope, request: bytes) -> None:
+    def _count(self, scope: Scope | None, request: bytes) -> None:
+        if scope is None:
+            raise HostError("UNAVAILABLE", _NO_CALL)
         scope.host_calls += 1
         if scope.host_calls > MAX_HOST_CALLS:
             raise HostError("LIMIT_EXCEEDED", f"one call may make {MAX_HOST_CALLS} host calls")

@@ -16,6 +16,9 @@ from typing import Any, Protocol, TypeAlias
 from insula.errors import GuestError, InsulaError
 from insula.wasm.pace import Pace
 
+#: Parameters and results of a type that are told by their names.
+_MOST_NAMED = 24
+
 
 class RefusalError(InsulaError):
     """What a guest answered, by the rules of its ABI, instead of an output. The guest is well and is used again: any other
@@ -57,19 +60,25 @@ class Guest(Protocol):
     def write(self, pointer: int, data: bytes) -> None:
         """Writes into guest memory; GuestError where any of it would be outside."""
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        """Whether the guest's memory stands at its limit, so that its failure to get `wanted` bytes, or to go on at all,
-        is `resource_exhausted`."""
+    def first_call(self, export: str, *args: int) -> int:
+        """`call`, where it is the first of an exchange: what went before has no part in how the exchange fails."""
+
+    def shortage(self, what: str) -> InsulaError | None:
+        """The `resource_exhausted` to raise where the guest fails by `what` after a growth of its memory was refused in
+        the same exchange; None where none was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`. As text: `(i32, i32) -> i64`."""
+    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`. As text: `(i32, i32) -> i64`, and the
+    numbers alone where they are many."""
 
     params: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if len(self.params) + len(self.results) > _MOST_NAMED:
+            return f"({len(self.params)} parameters) -> ({len(self.results)} results)"
         results = ", ".join(self.results)
         return f"({', '.join(self.params)}) -> {results if len(self.results) == 1 else f'({results})'}"
 

@@ -264,6 +264,7 @@ class NativeProgram:
         self._closed = True
         for instance in list(self._instances):
             instance.close()
+        self._template.close()
         self._engine.programs.discard(self)
 
     def _run_later(

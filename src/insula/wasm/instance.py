@@ -11,10 +11,9 @@ Policy
   not done within a slice or two makes its method slow and is stopped (`OverranError`): the call is begun anew in a worker,
   or, where the guest had answered already, its instance is given up. Under a host function neither is possible; there it
   gets `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs.
-- The memory stands at its limit where less is left than an eighth of the limit, or than the guest took since its call
-  began (or the epoch in which it did), or than it wanted. Toolchains grow in steps of very different sizes (C by pages, Go
-  by megabytes, doubling buffers by what they have), and the step that failed cannot be seen from outside; each of the
-  three says that it would not have fitted.
+- A guest that fails after a growth of its memory was refused in the same call failed for want of memory: `shortage` is the
+  refusal. The module itself notes the growth (rewrite.py). `leased`: its limit stands below its own at present, since the
+  memory of all guests is scarce; then that is the reason.
 """
 
 from __future__ import annotations
@@ -27,17 +26,16 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any
 
-import wasmtime
-
 from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm import native, wasi
 from insula.wasm.contract import HostImport, OverranError, Signature
-from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
+from insula.wasm.faults import MAX_TOLD, StoppedError, exhausted, fault, printable, unexpected
 from insula.wasm.guest_memory import GuestMemory, Tenant
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Definition, Template
 from insula.wasm.pace import SPENT, Pace
+from insula.wasm.traps import EngineError
 from insula.wasm.wasi import Nap, Wasi
 
 log = logging.getLogger("insula.wasm")
@@ -84,6 +82,7 @@ class LiveInstance(Cell):
         self.stopped = False
         self.touched = False
         self.inline = True
+        self.leased = False
         self.deadline = 0.0
         self.pace: Pace | None = None
         self.scope: Any = None
@@ -117,9 +116,10 @@ class LiveInstance(Cell):
         copy: bytes = self._bytes[pointer:end]
         return copy
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        size, most = self.size(), self._blueprint.memory_most
-        return bool(size) and most - size < max(most // 8, size - self._entered_with, wanted)
+    def shortage(self, what: str) -> InsulaError | None:
+        if not self.growth_refused():
+            return None
+        return self._memory_of_all.refusal() if self.leased else exhausted(what)
 
     # Its life
 
@@ -199,8 +199,8 @@ class LiveInstance(Cell):
         """What an error out of the guest is called; StoppedError stays."""
         if isinstance(error, InsulaError | StoppedError):
             return error
-        if isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
-            return StoppedError() if self.stopped else fault(error, self._entered_with > 0 and self.at_memory_limit())
+        if isinstance(error, EngineError):
+            return StoppedError() if self.stopped else fault(error, self.shortage)
         return unexpected(error)
 
     def overrun(self) -> None:
@@ -308,8 +308,7 @@ class LiveInstance(Cell):
 
     def exit(self, what: str) -> None:
         """What WASI ends a guest by."""
-        at_limit = self.at_memory_limit()
-        raise exhausted(what) if at_limit else GuestError(what, reason="exit")
+        raise self.shortage(what) or GuestError(what, reason="exit")
 
 
 def template_of(blueprint: Blueprint) -> Template:
@@ -317,7 +316,8 @@ def template_of(blueprint: Blueprint) -> Template:
     definitions = []
     for binding in blueprint.bindings:
         if binding.host is not None:
-            callback = native.later(binding.signature, functools.partial(_serve, binding.host))
+            name = printable(f"{binding.module}.{binding.name}", MAX_TOLD)
+            callback = native.later(binding.signature, functools.partial(_serve, binding.host), name=name)
             is_later = True
         else:
             callback, is_later = _wasi_callback(binding.name)
@@ -329,6 +329,7 @@ def template_of(blueprint: Blueprint) -> Template:
         definitions,
         memory_bytes=limits.memory_bytes,
         table_elements=limits.table_elements,
+        places=blueprint.code.places,
     )
 
 

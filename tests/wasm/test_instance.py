@@ -371,7 +371,7 @@ async def test_the_results_of_a_host_function_are_as_many_as_it_says(floor: Floo
 
 
 #: A guest with the one call: by its number it answers its input, asks the host, spins until the host answers, traps, takes
-#: memory and never ends, or calls nobody and never ends.
+#: memory and traps without it, or calls nobody and never ends.
 ONE_CALL = """(module
   (import "t" "ask" (func $ask (result i32)))
   (import "t" "spin" (func $spin (result i32)))
@@ -384,7 +384,8 @@ ONE_CALL = """(module
     (if (i32.eq (local.get $number) (i32.const 1)) (then (drop (call $ask))))
     (if (i32.eq (local.get $number) (i32.const 2)) (then (loop (br_if 0 (i32.eqz (call $spin))))))
     (if (i32.eq (local.get $number) (i32.const 3)) (then unreachable))
-    (if (i32.eq (local.get $number) (i32.const 4)) (then (drop (memory.grow (i32.const 100))) (loop (br 0))))
+    (if (i32.eq (local.get $number) (i32.const 4)) (then
+      (if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))))
     (if (i32.eq (local.get $number) (i32.const 5)) (then (loop (br 0))))
     (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.extend_i32_u (local.get $size)))))"""
 

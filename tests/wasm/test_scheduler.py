@@ -48,6 +48,7 @@ async def test_a_guest_that_wakes_in_a_used_turn_waits_for_the_next(floor: Floor
     floor.go.set()
     call = guest.later("ask_and_spin")
     turn = floor.schedule.turn
+    await asyncio.sleep(0)  # the turn of the call's first part
     turn.full = turn._armed = True  # and no turn comes
     gate.set_result(b"")
     await asyncio.sleep(0)

@@ -273,13 +273,16 @@ async def test_a_coroutine_that_was_never_begun_is_closed(floor: Floor, recwarn:
     made: list[Any] = []
     inside, leave = threading.Event(), threading.Event()
 
-    async def never() -> bytes:
+    async def inner() -> bytes:
         return b""
+
+    async def never(awaited: Any) -> bytes:
+        return bytes(await awaited)
 
     def answer() -> Any:
         inside.set()
         leave.wait(20)
-        made.append(never())
+        made.append(never(inner()))
         return made[0]
 
     floor.answer = answer

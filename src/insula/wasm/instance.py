@@ -352,6 +352,10 @@ def cancelled() -> bytes:
 
 
 def discard(awaitable: object) -> None:
-    """Drops an awaitable that nobody will await; a coroutine is closed, so that it does not warn that it never was."""
+    """Drops an awaitable that nobody will await. A coroutine is closed, so that it does not warn that it never was, and so
+    are those among its arguments, which it would have awaited."""
     if inspect.iscoroutine(awaitable):
+        if inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED and awaitable.cr_frame is not None:
+            for argument in awaitable.cr_frame.f_locals.values():
+                discard(argument)
         awaitable.close()

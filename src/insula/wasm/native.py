@@ -363,6 +363,7 @@ class Cell:
             "_entries",
             "_error",
             "_future",
+            "_gone",
             "_helpers",
             "_instance",
             "_memory",
@@ -391,6 +392,7 @@ class Cell:
         self._store: wasmtime.Store | None = None
         self._context = c_void_p()
         self.context = 0
+        self._gone = False
         self._memory_most = template.memory_bytes
         self._future = 0
         self._instance = bindings.wasmtime_instance_t()
@@ -428,7 +430,7 @@ class Cell:
 
     def instantiate(self) -> None:
         """Makes the store and begins to make the instance; `poll` goes on with it, and `find_exports` follows."""
-        if self.context:
+        if self.context or self._gone:
             raise GuestError("the instance is made already, or is gone")
         self.open()
         self.slice()
@@ -698,6 +700,7 @@ class Cell:
 
     def dispose(self) -> None:
         """Frees the instance and its store; idempotent. Where a fiber is suspended, it is unwound first."""
+        self._gone = True
         if self._store is None:
             return
         if self.depth:  # its stack is below: freeing it would end the process

@@ -18,6 +18,7 @@ Policy
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -352,10 +353,21 @@ def cancelled() -> bytes:
 
 
 def discard(awaitable: object) -> None:
-    """Drops an awaitable that nobody will await. A coroutine is closed, so that it does not warn that it never was, and so
-    are those among its arguments, which it would have awaited."""
+    """Drops an awaitable that nobody will await. A coroutine is closed, so that it does not warn that it never was."""
     if inspect.iscoroutine(awaitable):
-        if inspect.getcoroutinestate(awaitable) == inspect.CORO_CREATED and awaitable.cr_frame is not None:
-            for argument in awaitable.cr_frame.f_locals.values():
-                discard(argument)
+        _close_arguments(awaitable)
         awaitable.close()
+
+
+def give_up(waiting: asyncio.Future[Any] | asyncio.TimerHandle) -> None:
+    """Cancels what a guest waits for."""
+    if isinstance(waiting, asyncio.Task):
+        _close_arguments(waiting.get_coro())
+    waiting.cancel()
+
+
+def _close_arguments(coroutine: Any) -> None:
+    """Closes the coroutines among the arguments of one that has not begun: it would have awaited them."""
+    if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        for argument in coroutine.cr_frame.f_locals.values():
+            discard(argument)

@@ -27,7 +27,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from insula.errors import DeadlineError, InsulaError
 from insula.wasm.contract import Exchange, OverranError, RefusalError, UnbegunError
 from insula.wasm.faults import StoppedError
-from insula.wasm.instance import LiveInstance, cancelled, discard
+from insula.wasm.instance import LiveInstance, cancelled, discard, give_up
 from insula.wasm.machine import UNTIDY, machine
 from insula.wasm.pace import LONG, NOTE, Pace
 from insula.wasm.ticker import Ticker
@@ -224,7 +224,7 @@ class Running(Generic[T]):
         self._instance.stop()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            waiting.cancel()
+            give_up(waiting)
             self._leave(None)
         elif self._deferred:
             self._schedule.turn.withdraw(self._lane, self._go_on_now)

@@ -369,5 +369,5 @@ def give_up(waiting: asyncio.Future[Any] | asyncio.TimerHandle) -> None:
 def _close_arguments(coroutine: Any) -> None:
     """Closes the coroutines among the arguments of one that has not begun: it would have awaited them."""
     if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-        for argument in coroutine.cr_frame.f_locals.values():
+        for argument in inspect.getcoroutinelocals(coroutine).values():
             discard(argument)

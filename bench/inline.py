@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from asyncio import Future
 from typing import Any
 
 import uvloop
@@ -26,8 +27,9 @@ from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route
 from insula.plans import Plan, Policy
+from insula.schema.bounds import Bounds
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import compile_all
+from insula.schema.json_codec import Elsewhere, JsonCodecs
 
 IDL = """
 @okra(namespace: "examples", version: "v1")
@@ -51,13 +53,22 @@ class Constant:
         return refusal(head, error)
 
 
+def elsewhere(_method: str) -> tuple[Elsewhere, Elsewhere]:
+    """Where large bodies are worked on: there are none."""
+
+    def large(_body: bytes, _deadline: float) -> Future[bytes]:
+        raise NotImplementedError
+
+    return large, large
+
+
 def table(handler: str) -> RouteTable:
     """The greeter's path."""
     if handler == "constant":
         route = Route(Constant(), "/examples.Greeter/greet", frozenset(("POST",)), max_body=1 << 20)
         return RouteTable([(b"/examples.Greeter/greet", route)])
     reply = Reply(BODY)
-    codec = compile_all(parse_idl(IDL))["greet"]
+    codec = JsonCodecs(parse_idl(IDL), Bounds(), elsewhere).of("greet")
     service = ServiceId("examples", "Greeter", "v1")
 
     def binary() -> Any:

@@ -104,6 +104,7 @@ class Broker:
                 await check_utf8(request)
             except UnicodeDecodeError as error:
                 raise HostError("INVALID_PARAMETERS", f"the request is not a host API request: {error}") from None
+            await asyncio.sleep(0)
             asked = read_large(_requests, request)
             label = f"{asked.api}.{asked.method}"
             operation = self._find(asked.api, asked.method)

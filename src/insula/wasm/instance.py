@@ -85,7 +85,6 @@ class LiveInstance(Cell):
         self.stopped = False
         self.touched = False
         self.inline = True
-        self.leased = False
         self.deadline = 0.0
         self.pace: Pace | None = None
         self.scope: Any = None

@@ -85,7 +85,6 @@ class LiveInstance(Cell):
         self.stopped = False
         self.touched = False
         self.inline = True
-        self.leased = False
         self.deadline = 0.0
         self.pace: Pace | None = None
         self.scope: Any = None
@@ -265,13 +264,20 @@ class LiveInstance(Cell):
         answer = self._wasi.call(name, args)
         if isinstance(answer, int):
             return (answer,)
-        if answer.seconds == 0:
-            return (answer.wake(),)
         if self.depth or not self.yields or self.placing:
-            raise GuestError("a helper export of the guest, such as its allocate, sleeps")
-        self.wait = answer.seconds
+            return (self._wake_here(answer),)
+        self.wait = float(answer.seconds)
         self._binding = answer
         return None
+
+    def _wake_here(self, answer: int | Nap) -> int:
+        """Naps of no time, one after the other, where the guest cannot be suspended."""
+        while isinstance(answer, Nap):
+            if answer.seconds:
+                raise GuestError("a helper export of the guest, such as its allocate, sleeps")
+            self.overrun()
+            answer = answer.wake()
+        return answer
 
     def resume_with(self, outcome: Callable[[], bytes]) -> None:
         """The outcome of what the guest waits for: `outcome` gives the answer of a host function or raises its error."""
@@ -285,7 +291,13 @@ class LiveInstance(Cell):
         self.outcome = None
         assert outcome is not None
         if isinstance(host, Nap):
-            return (host.wake(),)
+            awake = host.wake()
+            if isinstance(awake, int):
+                return (awake,)
+            if self.stopped:
+                raise StoppedError
+            self.wait, self._binding = float(awake.seconds), awake
+            return None
         answer = outcome()
         if self.stopped:
             raise StoppedError

@@ -563,7 +563,7 @@ class Cell:
             _set_epoch_deadline(self._context, _NO_TIME)
 
     def deliver(self) -> bool:
-        """Passes on the answer that the guest waits for, now that its `outcome` is there."""
+        """Passes on the answer that the guest waits for, now that its `outcome` is there; False where it waits again."""
         assert self.reply is not None
         results, slots, trap = self.reply
         try:
@@ -627,8 +627,8 @@ class Cell:
         raise NotImplementedError
 
     def answered(self) -> tuple[int, ...] | None:
-        """The results of the host function that the guest waits for, out of its `outcome`, which is taken; None where a
-        helper export has to make room for them first, and is not done."""
+        """The results of the host function that the guest waits for, out of its `outcome`, which is taken; None where the
+        guest has to wait again, or a helper export has to make room for them first, and is not done."""
         raise NotImplementedError
 
     def _end(self) -> BaseException:

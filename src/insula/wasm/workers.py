@@ -25,14 +25,14 @@ log = logging.getLogger("insula.wasm")
 
 
 class Lane:
-    """The jobs of one program. `name` is the tenant's, for messages."""
+    """The jobs of one program, each with whether it counts as one that waits. `name` is the tenant's, for messages."""
 
     __slots__ = ("name", "running", "waiting")
 
     def __init__(self, name: str = "this service") -> None:
         self.name = name
         self.running = 0
-        self.waiting: deque[Callable[[], None]] = deque()
+        self.waiting: deque[tuple[Callable[[], None], bool]] = deque()
 
 
 class Workers:
@@ -57,17 +57,19 @@ class Workers:
         """LimitError where as many jobs of the lane wait as may."""
         if not self._room.has_room(lane):
             raise LimitError(
-                f"{lane.name} has {len(lane.waiting)} calls that wait for a thread, which is its share",
+                f"{lane.name} has {self._room.used(lane)} calls that wait for a thread, which is its share",
                 reason="worker_backlog",
                 hint="try again in a moment; the operator may raise limits.worker_threads",
                 retry_after=1.0,
             )
 
-    def submit(self, lane: Lane, job: Callable[[], None]) -> None:
-        """Runs a job, which does not raise, in a thread when it is its turn."""
+    def submit(self, lane: Lane, job: Callable[[], None], *, counts: bool = True) -> None:
+        """Runs a job, which does not raise, in a thread when it is its turn. A start, and a job that goes on with what has
+        begun, do not count as one that waits: there are no more of those than instances."""
         self.busy += 1
-        self._room.take_anyway(lane)
-        lane.waiting.append(job)
+        if counts:
+            self._room.take_anyway(lane)
+        lane.waiting.append((job, counts))
         if lane.running < self._share:
             self._ready[lane] = None
         self._hand_out()
@@ -83,12 +85,15 @@ class Workers:
 
     def withdraw(self, lane: Lane, job: Callable[[], None]) -> bool:
         """Takes back a job that has not begun; False where it has."""
-        try:
-            lane.waiting.remove(job)
-        except ValueError:
+        for entry in lane.waiting:
+            if entry[0] == job:
+                break
+        else:
             return False
+        lane.waiting.remove(entry)
         self.busy -= 1
-        self._room.give(lane)
+        if entry[1]:
+            self._room.give(lane)
         if not lane.waiting:
             self._ready.pop(lane, None)
         self._hand_out()
@@ -113,10 +118,11 @@ class Workers:
     def _hand_out(self) -> None:
         while self._ready and self._running < self._most:
             lane, _ = self._ready.popitem(last=False)
-            job = lane.waiting.popleft()
+            job, counts = lane.waiting.popleft()
             lane.running += 1
             self._running += 1
-            self._room.give(lane)
+            if counts:
+                self._room.give(lane)
             if lane.waiting and lane.running < self._share:
                 self._ready[lane] = None
             self._jobs.put(job)

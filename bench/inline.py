@@ -26,8 +26,11 @@ from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route
 from insula.plans import Plan, Policy
+from insula.schema.bounds import DEFAULT_BOUNDS
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import compile_all
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs
+from insula.transcoding.store import MessageStore
 
 IDL = """
 @okra(namespace: "examples", version: "v1")
@@ -57,8 +60,10 @@ def table(handler: str) -> RouteTable:
         route = Route(Constant(), "/examples.Greeter/greet", frozenset(("POST",)), max_body=1 << 20)
         return RouteTable([(b"/examples.Greeter/greet", route)])
     reply = Reply(BODY)
-    codec = compile_all(parse_idl(IDL))["greet"]
+    schema = parse_idl(IDL)
     service = ServiceId("examples", "Greeter", "v1")
+    codecs = Codecs(CodecProcesses(), MessageStore()).of(str(service), "digest", schema, DEFAULT_BOUNDS)
+    codec = codecs.json(schema.service.methods[0])
 
     def binary() -> Any:
         raise NotImplementedError

@@ -18,9 +18,6 @@ import insula
 from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
-from insula.codecs.processes import CodecProcesses
-from insula.codecs.service import Codecs
-from insula.codecs.store import MessageStore
 from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
@@ -51,6 +48,9 @@ from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.folder import DataFolder
 from insula.storage.state import StateRepository
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs
+from insula.transcoding.store import MessageStore
 from insula.wasm.engine import NativeEngine
 
 

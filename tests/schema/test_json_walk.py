@@ -76,7 +76,12 @@ def test_what_is_left_out_is_counted_before_it_is_made(row: bytes, direction: Di
 @pytest.mark.parametrize("direction", Direction)
 @pytest.mark.parametrize(
     "text",
-    [b"{}", b'{"rows":[{},{"field_1":"x"},{"nothing":1},{"o":{}}]}', b'{"rows":[],"e":1}', b'{"rows":[{"o":null}],"e":"A"}'],
+    [
+        b"{}",
+        b'{"rows":[{},{"field_1":"x"},{"nothing":1},{"o":{}}]}',
+        b'{"rows":[],"e":1}',
+        b'{"rows":[{"o":null}],"e":"A"}',
+    ],
 )
 def test_the_count_is_what_is_written(text: bytes, direction: Direction) -> None:
     value = ZEROS.read(text, "T", False, direction, 1 << 20)

@@ -25,8 +25,17 @@ import msgspec
 from insula.errors import CallerError, GuestError, InsulaError, PackageError
 from insula.plans import Codec
 from insula.schema import bounds as bound
-from insula.schema.bounds import Bounds
-from insula.schema.json_text import MAX_DEPTH, bad_utf8, beginnings, count_values, marks_of, most_values, opening, too_deep
+from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
+from insula.schema.json_text import (
+    MAX_DEPTH,
+    bad_utf8,
+    beginnings,
+    count_values,
+    marks_of,
+    most_values,
+    opening,
+    too_deep,
+)
 from insula.schema.json_types import JsonTypes, fields_in_rings
 from insula.schema.json_walk import Direction, JsonError, JsonRules, TooLarge, check_room, parse
 from insula.schema.json_weight import BYTE_NS, STEP_NS, Weight
@@ -75,12 +84,12 @@ class InlineCodec(NamedTuple):
     write_output: Callable[[bytes, float], bytes | Future[bytes]]
 
 
-def compile_json(schema: Schema, method: Method, bounds: Bounds = Bounds()) -> WholeCodec:
+def compile_json(schema: Schema, method: Method, bounds: Bounds = DEFAULT_BOUNDS) -> WholeCodec:
     """The codec of one method of a checked schema. For all of a schema's methods use `compile_all`: it shares types."""
     return WholeCodec(*_compile(schema, method, _types(JsonRules(schema), (method,)), bounds))
 
 
-def compile_all(schema: Schema, bounds: Bounds = Bounds()) -> dict[str, WholeCodec]:
+def compile_all(schema: Schema, bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, WholeCodec]:
     """The codec of every method of a checked schema, by method name. PackageError where the types nest too deeply."""
     types = _types(JsonRules(schema), schema.service.methods)
     return {method.name: WholeCodec(*_compile(schema, method, types, bounds)) for method in schema.service.methods}
@@ -94,9 +103,7 @@ class JsonCodecs:
 
     __slots__ = ("_bounds", "_codecs", "_elsewhere", "_schema", "away")
 
-    def __init__(
-        self, schema: Schema, bounds: Bounds, elsewhere: Callable[[str], tuple[Elsewhere, Elsewhere]]
-    ) -> None:
+    def __init__(self, schema: Schema, bounds: Bounds, elsewhere: Callable[[str], tuple[Elsewhere, Elsewhere]]) -> None:
         self._schema = schema
         self._bounds = bounds
         self._elsewhere = elsewhere

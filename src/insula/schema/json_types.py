@@ -112,9 +112,7 @@ class JsonTypes:
             return Literal[(unspecified(item), *(value.name for value in values.values))]
         return _TYPES[SCALARS[item].kind]
 
-    def _class(
-        self, name: str, direction: Direction, pause: Callable[[], None] = lambda: None
-    ) -> type[msgspec.Struct]:
+    def _class(self, name: str, direction: Direction, pause: Callable[[], None] = lambda: None) -> type[msgspec.Struct]:
         """The class of a message. All that it reaches are made first and then told of each other: they may be a ring."""
         if name not in self._two_sided:
             direction = Direction.IN

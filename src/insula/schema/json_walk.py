@@ -197,7 +197,9 @@ class JsonRules:
         if type(value) is not list:
             raise JsonError(path, f"expected a list, got {_called(value)}", declared)
         budget.take(len(value) + 1)
-        return [self._item(f"{path}[{place}]", one, item, direction, declared, budget) for place, one in enumerate(value)]
+        return [
+            self._item(f"{path}[{place}]", one, item, direction, declared, budget) for place, one in enumerate(value)
+        ]
 
     def _message(
         self, path: str, value: dict[str, Any], table: _Table, direction: Direction, budget: Budget
@@ -212,9 +214,7 @@ class JsonRules:
             if place is not None and one is not None:
                 if place in given:
                     row = table.fields[place]
-                    raise JsonError(
-                        f"{path}.{row.idl_name}", f"given twice, as {row.idl_name} and as {row.other}"
-                    )
+                    raise JsonError(f"{path}.{row.idl_name}", f"given twice, as {row.idl_name} and as {row.other}")
                 given[place] = one
         size, zeros = 1, {}
         for place, zero, cost in table.required:
@@ -230,9 +230,7 @@ class JsonRules:
                 continue
             budget.take(row.head)
             read: Callable[[str, Any, str, Direction, str, Budget], Any] = self._list if row.many else self._item
-            out[row.written] = read(
-                f"{path}.{row.idl_name}", given[place], row.item, direction, row.declared, budget
-            )
+            out[row.written] = read(f"{path}.{row.idl_name}", given[place], row.item, direction, row.declared, budget)
         return out
 
     def _enum_name(self, path: str, value: Any, values: Enum, declared: str, budget: Budget) -> str:

@@ -17,7 +17,6 @@ from functools import partial
 
 from insula.abi.contract import Abi
 from insula.calls import ServiceId
-from insula.codecs.service import Codecs
 from insula.errors import CallerError, Code, DeadlineError, GuestError, LimitError, PackageError
 from insula.host.broker import Broker
 from insula.host.catalogue import Catalogue
@@ -30,6 +29,7 @@ from insula.schema.bounds import BODY_VALUES, Bounds
 from insula.schema.policy import is_read_only, is_stream, policy_of
 from insula.services.clock import Clock, LoopClock
 from insula.services.service import Service, ServiceOptions
+from insula.transcoding.service import Codecs
 from insula.wasm.contract import Engine, Limits, WasiOptions
 
 log = logging.getLogger("insula.services")
@@ -40,9 +40,9 @@ CLOSE_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What generations are made with. `max_body` in bytes and `max_values` in JSON values bound a body; `max_timeout` in seconds bounds what a package asks for,
-    `max_memory` bytes of one instance and `guest_memory` of all instances of all services bound that as well;
-    `idle_after` in seconds, `max_depth` in services that a call may come through."""
+    """What generations are made with. `max_body` in bytes and `max_values` in JSON values bound a body; `max_timeout` in
+    seconds bounds what a package asks for, `max_memory` bytes of one instance and `guest_memory` of all instances of all
+    services bound that as well; `idle_after` in seconds, `max_depth` in services that a call may come through."""
 
     engine: Engine
     abi: Abi

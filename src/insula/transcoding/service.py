@@ -15,9 +15,6 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from insula.codecs.processes import CodecProcesses, Subject
-from insula.codecs.frames import Work
-from insula.codecs.store import MessageStore
 from insula.errors import DeadlineError
 from insula.plans import Codec
 from insula.schema.binary_codec import Messages
@@ -25,6 +22,9 @@ from insula.schema.bounds import Bounds
 from insula.schema.json_codec import INLINE_NS, Elsewhere, InlineCodec, JsonCodecs, check_zeros
 from insula.schema.json_walk import Direction, JsonRules
 from insula.schema.model import Method, Schema
+from insula.transcoding.frames import Work
+from insula.transcoding.processes import CodecProcesses, Subject
+from insula.transcoding.store import MessageStore
 
 #: Bytes of a binary body, of an answer's JSON, and of the JSON in between, that are worked on on the event loop.
 INLINE = 2_048

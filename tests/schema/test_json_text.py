@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.schema.json_text import MAX_DEPTH, bad_utf8, count_values, marks_of, most_values, too_deep
+from insula.schema.json_text import MAX_DEPTH, bad_utf8, count_values, exceeds, marks_of, most_values, too_deep
 
 
 def nested(levels: int) -> bytes:
@@ -63,6 +63,8 @@ def test_values_are_counted_outside_of_strings(value: object, separators: tuple[
         text = text.replace(b"[]", b"[ ]").replace(b"{}", b"{\n}" if b'"' not in text else b"{}")
     marks = marks_of(text)
     assert count_values(text, marks) == count(value)
+    assert exceeds(text, marks, count(value) - 1)
+    assert not exceeds(text, marks, count(value))
     assert count(value) <= most_values(marks) <= most_values(text)
 
 

@@ -30,7 +30,7 @@ from insula.schema.json_text import (
     MAX_DEPTH,
     bad_utf8,
     beginnings,
-    count_values,
+    exceeds,
     marks_of,
     most_values,
     opening,
@@ -230,7 +230,7 @@ class _Side:
         if deep:
             raise self.refusal(JsonError("$", f"the JSON nests deeper than {MAX_DEPTH} levels"))
         most = self._bounds.values
-        if values > most and most_values(marks) > most and count_values(text, marks) > most:
+        if values > most and most_values(marks) > most and exceeds(text, marks, most):
             if self._in:
                 raise bound.too_many_values(self._bounds, "JSON values")
             raise bound.answer_has_too_many_values(self._bounds)

@@ -52,6 +52,11 @@ def count_values(text: bytes, marks: bytes) -> int:
     return most_values(marks) - bare.count(b"[]") - bare.count(b"{}")
 
 
+def exceeds(text: bytes, marks: bytes, most: int) -> bool:
+    """True if a JSON text has more than `most` values. The count in full is needed where most brackets are empty."""
+    return marks.count(b",") >= most or count_values(text, marks) > most
+
+
 def too_deep(marks: bytes, work: int | None = None) -> bool | None:
     """True if the marks nest deeper than MAX_DEPTH. None where telling takes a look at more than `work` bytes."""
     level = marks.translate(_ONE_KIND, b",")

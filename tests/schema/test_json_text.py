@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.schema.json_text import MAX_DEPTH, bad_utf8, count_values, exceeds, marks_of, most_values, too_deep
+from insula.schema.json_text import (
+    MAX_DEPTH,
+    bad_utf8,
+    count_values,
+    exceeds,
+    long_numbers,
+    marks_of,
+    most_values,
+    too_deep,
+)
 
 
 def nested(levels: int) -> bytes:
@@ -73,6 +82,11 @@ def test_depth_is_not_looked_for_longer_than_it_may_take() -> None:
     assert too_deep(marks_of(text)) is False
     assert too_deep(marks_of(text), 10_000) is None
     assert too_deep(marks_of(nested(MAX_DEPTH + 1)), 100_000) is True
+
+
+def test_numbers_that_take_the_decoder_long() -> None:
+    assert long_numbers(b'[1e5, 2E+9, 3.25e-10, -1e300, 12, true, "e"]') == 4
+    assert long_numbers(b"[1%b, 0.%b1, 1234567890]" % (b"0" * 50, b"0" * 50)) == 2
 
 
 def test_the_place_of_what_is_not_utf8() -> None:

@@ -31,6 +31,7 @@ from insula.schema.json_text import (
     bad_utf8,
     beginnings,
     exceeds,
+    long_numbers,
     marks_of,
     most_values,
     opening,
@@ -38,7 +39,7 @@ from insula.schema.json_text import (
 )
 from insula.schema.json_types import JsonTypes, fields_in_rings
 from insula.schema.json_walk import Direction, JsonError, JsonRules, TooLarge, check_room, parse
-from insula.schema.json_weight import BYTE_NS, STEP_NS, Weight
+from insula.schema.json_weight import BYTE_NS, LONG_NUMBER_NS, STEP_NS, Weight
 from insula.schema.model import Method, Schema
 from insula.schema.names import split_list
 from insula.schema.policy import is_stream
@@ -51,6 +52,8 @@ MAX_IN_RINGS = 1_000
 #: Nanoseconds that one text may take on the event loop, and bytes of one.
 INLINE_NS = 2_500_000
 INLINE_BYTES = 262_144
+#: Numbers in a text of the plain case that take the decoder long.
+_PLAIN_LONG_NUMBERS = 50
 #: Bytes that the depth of a text on the event loop may take a look at, over all levels.
 _INLINE_LEVELS = 1_000_000
 #: Bytes, and fields, that the plain case may make at most, before it is seen whether they are too many.
@@ -319,12 +322,17 @@ def _measured(
 ) -> _Way:
     """Reads or writes a text of any size: measured first, then the plain case, then step by step."""
     direction, most = side.direction, side.most
-    zero_bytes, fields, growth, value_ns, object_ns = weight
+    zero_bytes, fields, growth, value_ns, object_ns, floats = weight
     plain_bytes = _plain_bytes(weight, side)
 
     def measured(text: bytes, deadline: float) -> Any:
         size = len(text)
-        if size <= plain_bytes and text.isascii() and opening(text) <= MAX_DEPTH:
+        if (
+            size <= plain_bytes
+            and text.isascii()
+            and opening(text) <= MAX_DEPTH
+            and (not floats or long_numbers(text) <= _PLAIN_LONG_NUMBERS)
+        ):
             try:
                 out = encode(decode(text))
                 if len(out) <= most:
@@ -337,6 +345,8 @@ def _measured(
         objects = begun.count(b"{")
         values = 1 + len(begun)
         cost = size * BYTE_NS + values * value_ns + objects * object_ns
+        if floats and elsewhere is not None:
+            cost += long_numbers(text) * LONG_NUMBER_NS
         if elsewhere is not None and cost > INLINE_NS:
             return elsewhere(text, deadline)
         if not side.check(text, values, elsewhere is not None):

@@ -16,6 +16,8 @@ _ALL = bytes(range(256))
 _NO_MARKS = bytes(byte for byte in _ALL if byte not in b'[]{},"')
 _NO_BEGINNINGS = bytes(byte for byte in _ALL if byte not in b"[{,")
 _NO_OPENING = bytes(byte for byte in _ALL if byte not in b"[{")
+_NUMBERS = bytes.maketrans(b"E123456789.+-", b"e000000000000")
+_DIGITS = b"0" * 40
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 #: A string, also one that never ends: so every byte is looked at once, whatever the text is.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -39,6 +41,12 @@ def opening(text: bytes) -> int:
 def beginnings(text: bytes) -> bytes:
     """The bytes of a text that a value may stand behind: opening brackets and commas, those in strings too."""
     return text.translate(None, _NO_BEGINNINGS)
+
+
+def long_numbers(text: bytes) -> int:
+    """At least the number of numbers in a text that have an exponent, or more than 40 digits."""
+    numbers = text.translate(_NUMBERS)
+    return numbers.count(b"0e0") + numbers.count(_DIGITS)
 
 
 def most_values(text: bytes) -> int:

@@ -1,7 +1,8 @@
 """A closed loop of keep-alive connections: each sends the same request again as soon as it has its answer.
 
 `wrk` is used where it is installed, since a client in Python may be slower than what it measures; else the client below
-runs, in a process of its own: `python -m bench.load PORT PATH BODY CONNECTIONS SECONDS` prints one line of JSON.
+runs, in a process of its own: `python -m bench.load PORT PATH CONNECTIONS SECONDS` sends the body that it reads from its
+standard input (an argument may have 128 KiB at most) and prints one line of JSON.
 """
 
 from __future__ import annotations
@@ -141,11 +142,12 @@ def measure(port: int, path: str, body: bytes, connections: int, seconds: float)
     wrk = shutil.which("wrk")
     if wrk:
         return by_wrk(wrk, port, path, body, connections, seconds)
-    arguments = [str(port), path, body.decode(), str(connections), str(seconds)]
-    out = subprocess.run([sys.executable, "-m", "bench.load", *arguments], check=True, capture_output=True, text=True)
+    command = [sys.executable, "-m", "bench.load", str(port), path, str(connections), str(seconds)]
+    out = subprocess.run(command, check=True, capture_output=True, input=body)
     return Load(**json.loads(out.stdout))
 
 
 if __name__ == "__main__":
-    _, port, path, body, connections, seconds = sys.argv
-    print(json.dumps(uvloop.run(drive(int(port), path, body.encode(), int(connections), float(seconds))).__dict__))
+    _, port, path, connections, seconds = sys.argv
+    content = sys.stdin.buffer.read()
+    print(json.dumps(uvloop.run(drive(int(port), path, content, int(connections), float(seconds))).__dict__))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import wasmtime
 
 from insula import examples
 from insula.calls import ServiceId
@@ -321,6 +323,44 @@ async def test_what_is_replaced_again_and_again_leaves_nothing_behind(tmp_path: 
             assert modules == 2
         assert shown["instances"]["busy"] == 0
         assert kept[1][2] <= kept[0][2] + 2
+
+
+async def test_code_that_was_replaced_is_gone_at_once(tmp_path: Path) -> None:
+    """Its descriptor and its mapping go with its last call: no garbage collection is waited for."""
+    packages = [pack(tmp_path / f"{n}.okra.pkg", TINY, wasmtime.wat2wasm(tiny(n))) for n in range(3)]
+
+    def kept() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), Path("/proc/self/maps").read_text().count(".cwasm")
+
+    async with running(tmp_path, {"limits.drain_timeout_ms": 200}) as live:
+        gc.collect()
+        gc.disable()
+        try:
+            found = []
+            for number in range(50):
+                assert (await live.deploy(packages[number % 3], override="true")).status_code == 200
+                assert (await live.call("/test.Tiny/get")).json() == {"response": number % 3}
+                found.append(kept())
+            first, last = found[3], found[-1]
+            assert last[1] <= first[1]
+            assert last[0] <= first[0] + 1
+            assert (await live.admin.delete("/api/v1/packages/test.Tiny.v1")).status_code == 204
+            while kept()[1]:
+                await asyncio.sleep(0)
+        finally:
+            gc.enable()
+
+
+TINY = """
+@okra(namespace: "test", version: "v1")
+service Tiny { get: Int! }
+"""
+
+
+def tiny(number: int) -> str:
+    return f"""(module (memory (export "memory") 1) (data (i32.const 16) "{number}")
+      (func (export "allocate") (param i32) (result i32) (i32.const 1024)) (func (export "deallocate") (param i32))
+      (func (export "handle_request") (param i32 i32 i32 i32) (result i64) (i64.const 0x1000000001)))"""
 
 
 def compiles() -> bool:

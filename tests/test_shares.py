@@ -54,6 +54,16 @@ def test_a_large_item_is_one_tenants_or_refused() -> None:
     assert shares.free == 0
 
 
+def test_what_can_no_longer_be_refused_goes_beyond_the_share() -> None:
+    shares: Shares[str] = Shares(10)
+    for _ in range(12):
+        shares.take_anyway("a")
+    assert not shares.has_room("b")
+    assert shares.free == -2
+    shares.give("a", 12)
+    assert shares.free == 10
+
+
 def test_giving_back_what_was_not_taken_is_an_error() -> None:
     with pytest.raises(KeyError):
         Shares[str](10).give("a")

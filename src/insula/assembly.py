@@ -1,7 +1,7 @@
 """The one place that knows every room: it makes the parts of a server from the settings and joins them.
 
-`assembled` is an async context: what it makes, it takes apart in reverse. Nothing listens yet; `server.py` opens the
-doors once everything behind them stands.
+`assembled` is an async context: what it makes, it takes apart in reverse. Nothing listens yet and no service runs;
+`server.py` opens the doors and then starts what is deployed (`House.start`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import insula
 from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
+from insula.background import told
+from insula.deployments.attempts import Attempts
 from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
@@ -25,6 +27,7 @@ from insula.edge.backlog import Backlog
 from insula.edge.exchange import Route
 from insula.edge.guard import Guard
 from insula.edge.metrics import Metrics
+from insula.edge.page import LISTED
 from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
 from insula.edge.plain import Sources as Told
 from insula.edge.routes import RouteTable
@@ -66,6 +69,10 @@ class Facts:
     public_url: str = ""
     admin_url: str = ""
 
+    def state(self) -> str:
+        """ "" once calls are taken, else `starting` or `draining`."""
+        return "" if self.ready else "draining" if self.draining else "starting"
+
 
 @dataclass(frozen=True)
 class House:
@@ -78,6 +85,10 @@ class House:
     metrics: Metrics
     facts: Facts
 
+    async def start(self) -> None:
+        """Starts what is deployed."""
+        await self.manager.start()
+
     def drain(self) -> None:
         """New work is refused from now on. Idempotent."""
         if not self.facts.draining:
@@ -87,7 +98,7 @@ class House:
 
 @asynccontextmanager
 async def assembled(settings: Settings) -> AsyncIterator[House]:
-    """Makes every part, runs what is deployed, and on the way out drains and closes all of it.
+    """Makes every part, and on the way out drains and closes all of it.
 
     ConfigurationError where the data folder, the database or a capability cannot be used.
     """
@@ -118,6 +129,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
     processes = CodecProcesses(memory=limits.codec_memory_mb << 20, queue=limits.held_mb << 20)
     memory = engine.guest_memory
     memory.relieve = lambda enough: relieve(registry.generations, enough)
+    attempts = await asyncio.to_thread(Attempts.open, folder.path)
     try:
         state = StateRepository(database)
         host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=state)
@@ -144,11 +156,12 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             depot=depot,
             repository=DeploymentRepository(database, folder.node_id),
             registry=registry,
+            attempts=attempts,
             stage=stage_package,
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
         metrics = Metrics(lambda: facts.connections())
-        metrics.add(lambda: families(registry.generations, logs.dropped(), memory.held))
+        metrics.add(lambda: families(registry.generations, logs.dropped, memory.held))
         public = _public(registry, metrics, facts, limits, manager.stopped)
         house = House(
             public=public,
@@ -158,17 +171,20 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             metrics=metrics,
             facts=facts,
         )
-        await manager.start()
-        sweeping = asyncio.create_task(state.keep_swept(), name="sweep expired state")
+        await manager.load()
+        sweeping = told(asyncio.create_task(state.keep_swept()), "sweeping expired state", endless=True)
         try:
             yield house
         finally:
             sweeping.cancel()
             await asyncio.wait((sweeping,))
             await manager.stop()
+            metrics.close()
+            public.close()
     finally:
         await processes.close()
         await engine.close()
+        attempts.close()
 
 
 def _public(
@@ -178,32 +194,23 @@ def _public(
     limits: LimitSettings,
     stopped: Callable[[str], str | None],
 ) -> Application:
+    told: dict[tuple[Table, str], Welcome] = {}  # the last one
+
     def welcome() -> Welcome:
-        links = {"/health": "whether this server is well", "/metrics": "what it has counted, for Prometheus"}
-        if facts.admin_url:
-            links[facts.admin_url] = "the admin API, on this machine: deploy, list, roll back, undeploy"
-        return Welcome(
-            "Insula",
-            insula.__version__,
-            "A WebAssembly application server. Its services answer a POST of JSON at each of these paths.",
-            links,
-            tuple(
-                path
-                for generation in registry.generations
-                for path in generation.package.endpoints(latest=registry.find(generation.id.unversioned) is generation)
-            ),
-        )
+        """What is told stays the same until there is another table; it is made once."""
+        key = (registry.table, facts.admin_url)
+        if key not in told:
+            told.clear()
+            told[key] = _welcome(*key)
+        return told[key]
 
     def status() -> Status:
         return Status(insula.__version__, time.monotonic() - facts.started, facts.connections(), limits.max_connections)
 
-    def ready() -> str:
-        return "" if facts.ready else "draining" if facts.draining else "starting"
-
-    fixed = list(plain_routes(Told(welcome, ready, status, metrics)))
+    fixed = list(plain_routes(Told(welcome, facts.state, status, metrics)))
     application = Application(
         RouteTable(fixed),
-        missing=missing_route(stopped),
+        missing=missing_route(stopped, lambda: facts.state() == "starting"),
         checks=(Identified(),),
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
@@ -212,20 +219,43 @@ def _public(
     made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
 
     def follow(table: Table) -> None:
-        """The routes of a new table; those of a generation that stays are the ones that it had."""
-        kept: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
-        routes = list(fixed)
-        for generation in table.generations:
-            latest = table.by_name[generation.id.unversioned] is generation
-            key = (generation, latest)
-            kept[key] = made.get(key) or [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
-            routes += kept[key]
-        application.table = RouteTable(routes)
-        made.clear()
-        made.update(kept)
+        """The routes of a new table: those of generations that stay are left alone."""
+        leads = table.by_name
+        present = [(generation, leads[generation.id.unversioned] is generation) for generation in table.generations]
+        gone = made.keys() - set(present)
+        come = {
+            (generation, latest): [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
+            for generation, latest in present
+            if (generation, latest) not in made
+        }
+        application.change(
+            (pair for key in gone for pair in made[key]), (pair for pairs in come.values() for pair in pairs)
+        )
+        for key in gone:
+            del made[key]
+        made.update(come)
 
     registry.on_change(follow)
     return application
+
+
+def _welcome(table: Table, admin_url: str) -> Welcome:
+    links = {"/health": "whether this server is well", "/metrics": "what it has counted, for Prometheus"}
+    if admin_url:
+        links[admin_url] = "the admin API, on this machine: deploy, list, roll back, undeploy"
+    paths = [
+        path
+        for generation in table.generations
+        for path in generation.package.endpoints(latest=table.by_name[generation.id.unversioned] is generation)
+    ]
+    return Welcome(
+        "Insula",
+        insula.__version__,
+        "A WebAssembly application server. Its services answer a POST of JSON at each of these paths.",
+        links,
+        tuple(paths[:LISTED]),
+        more=len(paths) - len(paths[:LISTED]),
+    )
 
 
 def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Guard:
@@ -242,7 +272,7 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
             version=insula.__version__,
             max_bytes=settings.packages.max_bytes,
             read_timeout=settings.packages.read_timeout_ms / 1000,
-            status=lambda: "healthy" if facts.ready else "unhealthy",
+            status=lambda: facts.state() or "healthy",
             public_url=lambda: facts.public_url,
             health=health,
             metrics=metrics.exposition,

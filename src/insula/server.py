@@ -1,9 +1,10 @@
 """A server: starts in order, drains and stops in reverse.
 
 The order of a start: the settings are checked, both ports are bound (so that a port in use is one plain line), the data
-folder is locked, the database is opened, what is deployed is staged, and only then the doors open. A signal turns it
-round: new calls are refused, those in flight get their grace, services stop, the database closes. A second signal ends
-the process at once; whatever was acknowledged is on the disk already.
+folder is locked, the database is opened, the doors open, the admin port's first, and then what is deployed is staged.
+Until that is over, services are `unavailable` and the admin port looks, undeploys and retries. A signal turns it round:
+new calls are refused, those in flight get their grace, services stop, the database closes. A second signal ends the
+process at once; whatever was acknowledged is on the disk already.
 """
 
 from __future__ import annotations
@@ -110,6 +111,7 @@ class Server:
         try:
             house = self._house = await self._stack.enter_async_context(assembled(self.settings))
             await self._open(house)
+            await house.start()
             await self._deploy_wanted(house)
         except BaseException:
             await self.stop(0)
@@ -151,6 +153,7 @@ class Server:
         try:
             check_startable(self.settings)
             self._house = await self._stack.enter_async_context(assembled(self.settings))
+            await self._house.start()
             await self._deploy_wanted(self._house)
             self._house.facts.ready = True
         except InsulaError as error:
@@ -223,7 +226,7 @@ class Server:
             Listener(house.public, self._sockets[0], public, dropped=dropped, lane=Lane(house.public)),
             Listener(house.admin, self._sockets[1], admin, dropped=dropped),
         ]
-        for listener in self._listeners:
+        for listener in reversed(self._listeners):
             await listener.start()
         house.facts.connections = lambda: self._listeners[0].connections if self._listeners else 0
         house.facts.public_url, house.facts.admin_url = (listener.url for listener in self._listeners)

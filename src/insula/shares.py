@@ -48,8 +48,13 @@ class Shares(Generic[K]):
         self._free -= units
         return True
 
+    def take_anyway(self, key: K, units: int = 1) -> None:
+        """Takes units for a tenant that can no longer be refused, beyond its share and the whole if need be."""
+        self._used[key] = self._used.get(key, 0) + units
+        self._free -= units
+
     def give(self, key: K, units: int = 1) -> None:
-        """Gives back what `take` took."""
+        """Gives back what `take` or `take_anyway` took."""
         left = self._used[key] - units
         if left:
             self._used[key] = left

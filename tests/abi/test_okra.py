@@ -40,8 +40,10 @@ class Record:
         self.room = -1
         self.memory = bytearray(1 << 18)
         self.calls: list[tuple[str, tuple[int, ...]]] = []
+        self.first: list[int] = []
         self._gives = gives
         self._full = full
+        self.retired = False
 
     def has(self, export: str) -> bool:
         return True
@@ -60,8 +62,15 @@ class Record:
     def write(self, pointer: int, data: bytes) -> None:
         self.memory[pointer : pointer + len(data)] = data
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        return self._full
+    def first_call(self, export: str, *args: int) -> int:
+        self.first.append(len(self.calls))
+        return self.call(export, *args)
+
+    def shortage(self, what: str) -> InsulaError | None:
+        return LimitError(what) if self._full else None
+
+    def retire(self) -> None:
+        self.retired = True
 
 
 def six(guest: Record, payload: bytes, result: int) -> bytes:
@@ -154,14 +163,14 @@ def test_no_memory(full: bool, error: type[InsulaError]) -> None:
         six(Record([0], full=full), b"{}", 0)
 
 
-def test_the_memory_is_asked_whether_it_holds_what_was_wanted() -> None:
-    class Nearly(Record):
-        def at_memory_limit(self, wanted: int = 0) -> bool:
-            return wanted > 1000
-
-    for size, error in ((1000, GuestError), (1001, LimitError)):
-        with pytest.raises(error, match=f"no memory for {size} bytes"):
-            six(Nearly([100, 0]), b"x" * size, 0)
+def test_what_went_before_an_exchange_has_no_part_in_its_want_of_memory() -> None:
+    guest = Record([100, 200])
+    six(guest, b"{}", 300 << 32 | 2)
+    assert guest.first == [0]
+    guest = Record([100, 200])
+    for size in (5, 6, 1 << 17):
+        ABI.exchange({**EXPORTS, **ONE_CALL}, "add", 0).begin(guest, b"x" * size)
+    assert guest.first == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import builtins
 import hashlib
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from insula.deployments.contract import Deployed, Listed, Method, Shown, Step
 from insula.errors import CallerError, Code, PackageError
 
@@ -79,6 +81,20 @@ class DeploymentsInMemory:
         if not plan:
             history.pop()
         return self._deployed(service_id, history[-1].source, history[-1].digest, plan=plan)
+
+    def stop(self, service_id: str, why: str) -> None:
+        """As after a start that failed."""
+        listed = self.services[service_id][-1]
+        self.services[service_id][-1] = msgspec.structs.replace(listed, state="stopped", last_error=why)
+
+    async def retry(self, service_id: str) -> Deployed:
+        listed = self._history(service_id)[-1]
+        if listed.state != "stopped":
+            raise CallerError(f"{service_id} is not stopped", code=Code.FAILED_PRECONDITION, status=409)
+        self.services[service_id][-1] = msgspec.structs.replace(listed, state="ready", last_error=None)
+        return msgspec.structs.replace(
+            self._deployed(service_id, listed.source, listed.digest, plan=False), status="started"
+        )
 
     def _history(self, service_id: str) -> builtins.list[Listed]:
         if service_id not in self.services:

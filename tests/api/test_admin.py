@@ -82,6 +82,19 @@ async def test_the_whole_life_of_a_service(client: httpx.AsyncClient) -> None:
     refused(await client.get("/api/v1/packages/shop.Orders.v1"), 404, "not_found")
 
 
+async def test_a_retry_starts_what_is_stopped(client: httpx.AsyncClient, deployments: DeploymentsInMemory) -> None:
+    retry = "/api/v1/packages/shop.Orders.v1/retry"
+    refused(await client.post(retry), 404, "not_found")
+    await client.post("/api/v1/packages/deploy", json={"source": "file:///a.okra.pkg"})
+    refused(await client.post(retry), 409, "failed_precondition")
+    deployments.stop("shop.Orders.v1", "it ended the server")
+    (listed,) = (await client.get("/api/v1/packages")).json()["services"]
+    assert (listed["state"], listed["last_error"]) == ("stopped", "it ended the server")
+    done = await client.post(retry)
+    assert (done.status_code, done.json()["status"]) == (200, "started")
+    assert (await client.get("/api/v1/packages")).json()["services"][0]["last_error"] is None
+
+
 @pytest.mark.parametrize("how", ["query", "body"])
 async def test_a_plan_changes_nothing(client: httpx.AsyncClient, how: str) -> None:
     body = {"source": "file:///a.okra.pkg"} | ({"plan": True} if how == "body" else {})
@@ -192,6 +205,7 @@ async def test_the_document_describes_every_route_and_resolves(client: httpx.Asy
         ("get", "/api/v1/packages/{service_id}"),
         ("delete", "/api/v1/packages/{service_id}"),
         ("post", "/api/v1/packages/{service_id}/rollback"),
+        ("post", "/api/v1/packages/{service_id}/retry"),
     }
     deploy = document["paths"]["/api/v1/packages/deploy"]["post"]
     assert set(deploy["requestBody"]["content"]) == {"application/json", "application/gzip"}

@@ -54,6 +54,19 @@ def test_the_whole_life(insula: Run) -> None:
     assert (gone.code, gone.json()["code"]) == (1, "not_found")
 
 
+def test_what_is_stopped_is_listed_with_the_reason_and_retried(insula: Run, running: Running) -> None:
+    assert insula("deploy", "file:///one").code == 0
+    assert insula("retry", "shop.Orders.v1").err == "error: shop.Orders.v1 is not stopped\n"
+    running.deployments.stop("shop.Orders.v1", "the process ended 3 times\r\n\x1b[2Jat its start")
+    _, row, why = insula("list").out.splitlines()
+    assert row.split()[:2] == ["shop.Orders.v1", "stopped"]
+    assert why == "shop.Orders.v1 is stopped: the process ended 3 times\\r\\n\\x1b[2Jat its start"
+    assert "last error" in insula("show", "shop.Orders.v1").out
+    assert insula("retry", "shop.Orders.v1").out.startswith("shop.Orders.v1 started, version 1.0.0\n")
+    assert insula("list").out.splitlines()[1].split()[1] == "ready"
+    assert insula("retry", "shop.Nothing.v1", "--json").json()["code"] == "not_found"
+
+
 def test_a_refusal_of_an_upload_is_told(insula: Run, tmp_path: Path) -> None:
     (tmp_path / "a.okra.pkg").write_bytes(b"PK\x03\x04")
     assert insula("deploy", "a.okra.pkg").err.startswith("error: the package is not gzip")

@@ -158,6 +158,7 @@ async def street(limits: Limits = QUICK, max_body: int = 1 << 20, *, lane: bool 
         yield Street(listener, app, probe, fast)
     finally:
         await listener.stop(0.0)
+        app.close()
 
 
 def answers(data: bytes) -> list[tuple[int, dict[bytes, bytes], bytes]]:

@@ -20,7 +20,8 @@ from insula.edge.limits import Limits
 from insula.edge.routes import RouteTable
 from insula.errors import CallerError, InsulaError
 from insula.plans import Policy
-from tests.edge.conftest import ROADS, Probe, Street, street
+from tests.edge.conftest import ROADS, Probe, Street, street, until
+from tests.edge.roads import Told, post, told_table
 
 pytestmark = ROADS
 
@@ -300,3 +301,19 @@ async def test_requests_are_counted(here: Street, http: httpx.AsyncClient, caplo
 
 async def test_json_of_a_refusal_is_whole_json(http: httpx.AsyncClient) -> None:
     assert json.loads((await http.get("/nowhere")).content)["error"]["code"] == "not_found"
+
+
+async def test_a_route_that_leaves_while_it_answers_is_not_told_for_ever() -> None:
+    async with street() as here:
+        told = Told()
+        pairs = list(told_table(told).exact.items())
+        here.app.change((), pairs)
+        reader, writer = await here.connect()
+        writer.write(post(b"later 50"))
+        await until(lambda: told.asked)
+        assert "/do" in here.app.metrics.routes
+        here.app.change(pairs, ())
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+        await until(lambda: here.app.metrics.in_flight == 0)
+        assert "/do" not in here.app.metrics.routes
+        writer.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import threading
+import time
 import zlib
 from collections.abc import Callable
 
@@ -128,3 +130,34 @@ def test_any_accept_encoding_gives_a_known_coding_or_none(header: bytes) -> None
 )
 def test_weights(header: bytes | None, coding: bytes | None) -> None:
     assert preferred(header) == coding
+
+
+@pytest.mark.parametrize("name", CODINGS)
+def test_the_interpreter_is_not_held_meanwhile(name: bytes) -> None:
+    """A thread that codes or decodes megabytes lets the others run: the longest that this one waits is a part of it. The
+    bound is far from what is seen (a tenth and less) and from one call that holds it (all)."""
+    coding = CODINGS[name]
+    text = b"".join(b'{"name": "n%d", "value": %d},' % (n, n * n % 997) for n in range(200_000))[: 4 << 20]
+    packed = coding.deflate(text)
+
+    def longest(work: Callable[[], bytes]) -> float:
+        """The longest wait of this thread, as a part of the time that the work took."""
+        done = threading.Event()
+
+        def run() -> None:
+            work()
+            done.set()
+
+        thread = threading.Thread(target=run)
+        gap, began = 0.0, time.perf_counter()
+        last = began
+        thread.start()
+        while not done.is_set():
+            now = time.perf_counter()
+            gap, last = max(gap, now - last), now
+        gap = max(gap, time.perf_counter() - last)
+        thread.join()
+        return gap / (last - began) if last > began else 1.0
+
+    for work in (lambda: coding.deflate(text), lambda: coding.inflate(packed, len(text))):
+        assert any(longest(work) < 0.7 for _ in range(5))

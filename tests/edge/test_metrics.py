@@ -40,7 +40,7 @@ async def test_a_route_that_left_is_forgotten() -> None:
     metrics = Metrics()
     metrics.route("/a").record(200, 0.1, 0, 0)
     metrics.route("/b").record(200, 0.1, 0, 0)
-    metrics.keep({"/b", "/c"})
+    metrics.keep({"/b": 1, "/c": 1})
     assert set(metrics.routes) == {"/b"}
 
 
@@ -65,3 +65,35 @@ async def test_whoever_asks_meanwhile_gets_the_same_page() -> None:
     assert runs == 1
     await metrics.exposition()
     assert runs == 2
+
+
+async def test_a_page_waits_for_no_other_work() -> None:
+    """Every thread of the loop's own pool is taken."""
+    metrics, go, loop = Metrics(), threading.Event(), asyncio.get_running_loop()
+    await loop.run_in_executor(None, int)
+    others = [loop.run_in_executor(None, go.wait, 30) for _ in range(64)]
+    try:
+        async with asyncio.timeout(10):
+            assert await metrics.exposition()
+    finally:
+        go.set()
+        await asyncio.gather(*others)
+        metrics.close()
+
+
+async def test_a_page_that_took_long_is_kept_as_long() -> None:
+    now, runs = 0.0, 0
+
+    def source() -> Iterator[Any]:
+        nonlocal now, runs
+        runs += 1
+        now += 2.0
+        yield from ()
+
+    metrics = Metrics(now=lambda: now)
+    metrics.add(source)
+    for at, expected in ((0.0, 1), (3.9, 1), (4.1, 2), (8.0, 2), (8.2, 3)):
+        now = max(now, at)
+        await metrics.exposition()
+        assert runs == expected, at
+    metrics.close()

@@ -7,11 +7,12 @@ from datetime import datetime
 from html.parser import HTMLParser
 
 import httpx
+import msgspec
 import pytest
 
 from insula.edge.admission import Draining
 from insula.edge.app import Application
-from insula.edge.exchange import Route
+from insula.edge.exchange import Head, Response, Route
 from insula.edge.metrics import Metrics
 from insula.edge.plain import PLAIN_LABELS, Sources, Status, Welcome, plain_routes
 from insula.edge.routes import RouteTable
@@ -72,6 +73,25 @@ async def test_a_program_gets_json_and_a_browser_a_page(http: httpx.AsyncClient,
             assert not any(name.startswith("on") or name == "src" for name, _ in attrs)
 
     Reader().feed(page.text)
+
+
+async def test_what_was_told_is_not_made_again() -> None:
+    """A page is made once a welcome, and a program's answer too: what is asked for often costs no more."""
+    now = Welcome("Insula", "1", "x", {}, ("/a", "/b"), more=9998)
+    routes = dict(plain_routes(Sources(lambda: now, str, lambda: Status("1", 0, 0, 0), Metrics())))
+    browser, program = Head("GET", b"/", b"", [(b"accept", b"text/html")]), Head("GET", b"/", b"", [])
+    answer = routes[b"/"].handler.prepare(browser)
+    shown, told = answer(browser, b""), answer(program, b"")
+    assert isinstance(shown, Response)
+    assert isinstance(told, Response)
+    assert b"9,998 more" in shown.body
+    assert msgspec.json.decode(told.body)["more"] == 9998
+    assert answer(browser, b"") is shown
+    assert answer(program, b"") is told
+    now = Welcome("Insula", "1", "x", {}, ("/c",))
+    told = answer(program, b"")
+    assert isinstance(told, Response)
+    assert msgspec.json.decode(told.body)["services"] == ["/c"]
 
 
 async def test_health(http: httpx.AsyncClient, state: State) -> None:

@@ -50,3 +50,16 @@ def test_a_service_that_could_not_be_started_is_unavailable(path: bytes, status:
     answer = route.handler.refuse(head, refused.value)
     assert answer.status == status
     assert (b"insula show a.B.v2" in answer.body) == (status == 503)
+
+
+@pytest.mark.parametrize("path", [b"/a.B/c", b"/a.B.v1/c", b"/favicon.ico"])
+def test_nothing_is_missing_while_the_server_starts(path: bytes) -> None:
+    starting = True
+    route = missing_route(lambda name: None, lambda: starting)
+    with pytest.raises(InsulaError) as caught:
+        route.handler.prepare(Head("POST", path, b"", []))
+    assert (caught.value.http_status, caught.value.reason, caught.value.retry_after) == (503, "starting", 1.0)
+    starting = False
+    with pytest.raises(InsulaError) as caught:
+        route.handler.prepare(Head("POST", path, b"", []))
+    assert caught.value.http_status == 404

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import inspect
 import json
 from collections.abc import Awaitable, Mapping
 from typing import Any
@@ -9,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.calls import ServiceId
-from insula.errors import CallerError, Code
+from insula.errors import CallerError, Code, DeadlineError
 from insula.host.broker import MAX_HOST_CALLS, MAX_MESSAGE, Broker
 from insula.host.contract import HostError, Operation, Scope
+from insula.host.iterators import open_iterator
 from tests.host.conftest import ID, Host, scope
 
 
@@ -128,3 +131,50 @@ def test_any_bytes_get_an_answer(request: bytes) -> None:
         answer = function(scope(), request)
         assert isinstance(answer, bytes)
         assert json.loads(answer)["success"] is False
+
+
+class Late:
+    """A capability whose operations, and whose iterators, run into a deadline."""
+
+    name = "test.late"
+
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Mapping[str, Operation]:
+        return {"now": self.now, "later": lambda scope, parameters: self.later(), "open": self.open}
+
+    def now(self, scope: Scope, parameters: bytes) -> bytes:
+        raise HostError("TIMEOUT", "too late")
+
+    async def later(self) -> bytes:
+        raise DeadlineError("too late")
+
+    def open(self, scope: Scope, parameters: bytes) -> bytes:
+        return b'"%b"' % open_iterator(scope, self).encode()
+
+    async def read(self) -> bytes:
+        raise DeadlineError("too late")
+
+    def close(self) -> None: ...
+
+
+class TestDeadlines:
+    """`_NEAR` its deadline a call is left to the engine, which ends it; a timeout long before it is told."""
+
+    @pytest.mark.parametrize("method", ["now", "later", "next"])
+    async def test_a_timeout_of_the_callee_is_told(self, method: str) -> None:
+        assert await self.ask(Host(Late(), of=scope(within=5.0)), method) == "TIMEOUT"
+
+    @pytest.mark.parametrize("method", ["now", "later", "next"])
+    @pytest.mark.parametrize("within", [0.005, 0.0, -0.1])
+    async def test_the_call_s_own_is_the_engine_s(self, method: str, within: float) -> None:
+        waiting = asyncio.create_task(self.ask(Host(Late(), of=scope(within=within)), method))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()  # as the engine does
+
+    async def ask(self, host: Host, method: str) -> Any:
+        if method != "next":
+            return await host.ask("test.late", method)
+        answer = host.broker.next(host.scope, json.dumps({"iteratorId": await host.ask("test.late", "open")}).encode())
+        assert inspect.isawaitable(answer)
+        return json.loads(await answer)["error"]["code"]

@@ -8,8 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.calls import Principal
-from insula.host.context import MAX_BYTES, MAX_PAIRS, ContextCapability
-from tests.host.conftest import Host, scope
+from insula.edge.answers import checked
+from insula.edge.exchange import Head, Response, Route
+from insula.edge.plain import Plain
+from insula.fields import MAX_BYTES, MAX_PAIRS
+from insula.gateways.metadata import from_guest
+from insula.host.context import ContextCapability
+from tests.host.conftest import ID, Host, scope
 
 
 async def test_get() -> None:
@@ -75,6 +80,12 @@ async def test_set() -> None:
         ("trailer-x", "1"),
         ("location", "https://example.org"),
         ("x-request-id", "1"),
+        ("content-language", "en"),
+        ("content-disposition", "inline"),
+        ("set-cookie2", "a=b"),
+        ("x-content-type-options", "nosniff"),
+        ("proxy-connection", "close"),
+        ("\u212aey", "x"),  # the Kelvin sign, whose lower case is k
     ],
 )
 async def test_refused(name: str, value: str) -> None:
@@ -96,6 +107,14 @@ async def test_number_and_size() -> None:
     assert await host.ask("okra.context", "setTrailer", {"name": "x-a", "value": "x" * 3990}) == "LIMIT_EXCEEDED"
 
 
+async def test_a_trailer_counts_as_it_goes_out() -> None:
+    host = Host(ContextCapability())
+    room = MAX_BYTES - 4096 - len("x-a: \r\n") - len("trailer-x-t: \r\n")
+    assert await host.ask("okra.context", "setHeader", {"name": "x-a", "value": "x" * 4096}) is None
+    assert await host.ask("okra.context", "setTrailer", {"name": "x-t", "value": "x" * (room + 1)}) == "LIMIT_EXCEEDED"
+    assert await host.ask("okra.context", "setTrailer", {"name": "x-t", "value": "x" * room}) is None
+
+
 @given(st.text(max_size=20), st.text(max_size=40))
 async def test_whatever_is_let_through_is_a_header(name: str, value: str) -> None:
     host = Host(ContextCapability())
@@ -108,3 +127,26 @@ async def test_whatever_is_let_through_is_a_header(name: str, value: str) -> Non
         assert text.isascii()
         assert text.isprintable() or not text
         assert text == text.strip()
+
+
+_WORDS = st.sampled_from(
+    ["X-A", "etag", "cache-control", "x-bin", "content-language", "set-cookie2", "x-frame-a", "vary", "link", "expires"]
+)
+_TOKENS = st.text("abcxyzABC0189!#$%&'*+.^_`|~-", max_size=140)
+_TEXTS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7F), max_size=300) | st.text(max_size=20)
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), _WORDS | _TOKENS | st.text(max_size=20), _TEXTS), max_size=70),
+    st.sampled_from([0, 3900, 4096]),
+)
+async def test_whatever_is_let_through_is_sent(fields: list[tuple[bool, str, str]], padding: int) -> None:
+    host = Host(ContextCapability())
+    taken = 0
+    for trailer, name, value in (*((False, "x-pad", "p" * padding) for _ in range(2)), *fields):
+        method = "setTrailer" if trailer else "setHeader"
+        taken += await host.ask("okra.context", method, {"name": name, "value": value}) is None
+    sent = from_guest(ID, tuple(host.scope.headers), tuple(host.scope.trailers))
+    assert len(sent) == taken
+    answer = Response(200, ((b"content-type", b"application/json"), *sent))
+    assert checked(Head("POST", b"/", b"", []), Route(Plain(lambda _: answer), "/"), answer) is answer

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import gc
 import logging
+import sys
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from insula.calls import ServiceId
 from insula.host.guest_log import BURST, MAX_TEXT, RATE, GuestLog, GuestLogs, plain
 from insula.host.log import LogCapability
 from insula.host.output import line_writer
@@ -75,10 +78,35 @@ class TestLimit:
         first = logs.of(ID)
         assert logs.of(ID) is first
         first.dropped = 7
-        assert logs.dropped() == {ID: 7}
+        assert logs.dropped(ID) == 7
         del first
         gc.collect()
-        assert logs.dropped() == {}
+        assert logs.dropped(ID) == 0
+
+    def test_what_was_dropped_is_told_while_services_come_and_go(self) -> None:
+        """A thread reads, as the metrics page does, while the loop deploys."""
+        logs, done, failures = GuestLogs(), threading.Event(), []
+        before = sys.getswitchinterval()
+
+        def read() -> None:
+            try:
+                for _ in range(5_000):
+                    logs.dropped(ID)
+            except BaseException as error:
+                failures.append(error)
+            finally:
+                done.set()
+
+        thread = threading.Thread(target=read)
+        sys.setswitchinterval(1e-6)
+        try:
+            thread.start()
+            while not done.is_set():
+                assert len([logs.of(ServiceId("shop", f"S{number}", "v1")) for number in range(200)]) == 200
+        finally:
+            sys.setswitchinterval(before)
+            thread.join()
+        assert not failures
 
 
 class TestCapability:

@@ -155,6 +155,69 @@ async def test_what_is_not_json_is_refused(guest: Guest, parameters: bytes) -> N
     assert caught.value.code == "INVALID_PARAMETERS"
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"1e999",
+        b"-1E+999",
+        b"1e309",
+        b'{"a":[0,"x",{"b":1e00999}]}',
+        b"1" * 310,
+        b"[-" + b"9" * 400 + b".5]",
+        b"1" * 215 + b"e99",
+        b'["e100",' + b"1e300," * 20_000 + b"2e308]",
+    ],
+)
+async def test_a_number_that_no_reader_can_take_is_refused(guest: Guest, value: bytes) -> None:
+    with pytest.raises(HostError, match="out of range") as caught:
+        await guest.raw("set", b'{"key":"k","value":' + value + b"}")
+    assert caught.value.code == "INVALID_PARAMETERS"
+    assert await guest.call("get", key="k") is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"1.7976931348623157e308",
+        b"-1.7976931348623157E+308",
+        b"1e-999",
+        b"0e999",
+        b'"1e999"',
+        b'["\\"1e999\\\\",{"1e999":"\\\\\\"1e999"}]',
+        b"1" * 308,
+        b"[" + b"1e300," * 20_000 + b'"1e999"]',
+    ],
+)
+async def test_every_number_that_a_double_holds_is_kept(guest: Guest, value: bytes) -> None:
+    await guest.raw("set", b'{"key":"k","value":' + value + b"}")
+    assert (await guest.raw("get", b'{"key":"k"}')).startswith(b'{"data":' + value + b',"version":1,')
+
+
+@pytest.mark.parametrize("delta", [b"1e999", b"1e309", b"9223372036854775808", b"1" * 400, b'"1"', b"null1"])
+async def test_a_delta_out_of_range_is_refused(guest: Guest, delta: bytes) -> None:
+    with pytest.raises(HostError) as caught:
+        await guest.raw("increment", b'{"key":"k","delta":' + delta + b"}")
+    assert caught.value.code == "INVALID_PARAMETERS"
+
+
+async def test_a_sum_out_of_range_is_refused(guest: Guest) -> None:
+    await guest.raw("set", b'{"key":"k","value":1.7e308}')
+    assert (await guest.refused("increment", key="k", delta=1.7e308)).code == "INVALID_PARAMETERS"
+    assert (await guest.call("get", key="k"))["data"] == 1.7e308
+
+
+@pytest.mark.parametrize(
+    "value", [rb'"\ud800"', rb'"\udc00"', rb'"\ud800\u0041"', rb'["\udc00\ud800"]', rb'{"\ud83dx":1}']
+)
+async def test_half_of_a_pair_of_surrogates_is_refused(guest: Guest, value: bytes) -> None:
+    """Also in keys of the value, and in a key of the state."""
+    for parameters in (b'{"key":"k","value":' + value + b"}", b'{"key":' + value + b',"value":1}'):
+        with pytest.raises(HostError) as caught:
+            await guest.raw("set", parameters)
+        assert caught.value.code == "INVALID_PARAMETERS"
+    await guest.raw("set", rb'{"key":"k","value":"\ud83d\ude00\\ud800"}')
+
+
 async def test_a_value_over_a_mebibyte_is_refused(guest: Guest) -> None:
     await guest.call("set", key="k", value="x" * ((1 << 20) - 2))
     assert (await guest.refused("set", key="k", value="x" * ((1 << 20) - 1))).code == "LIMIT_EXCEEDED"

@@ -101,8 +101,14 @@ class MemoryInstance:
 
     def write(self, pointer: int, data: bytes) -> None: ...
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        return False
+    def first_call(self, export: str, *args: int) -> int:
+        return 0
+
+    def shortage(self, what: str) -> InsulaError | None:
+        return None
+
+    def retire(self) -> None:
+        self.alive = False
 
 
 class MemoryProgram:

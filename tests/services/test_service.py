@@ -11,7 +11,7 @@ from insula.calls import Pending, Reply
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
 from insula.host.iterators import open_iterator
 from insula.services.state import State
-from insula.wasm.contract import RefusalError
+from insula.wasm.contract import RefusalError, UnbegunError
 from tests.services.conftest import Bench, Gates
 from tests.services.program import ManualClock, MemoryInstance, settle
 
@@ -73,6 +73,32 @@ class TestAnswer:
         with pytest.raises(RefusalError) as caught:
             await each.later() if later else each.submit()
         assert (caught.value.headers, caught.value.trailers) == ((("x-a", "1"),), (("x-b", "3"),))
+
+    @pytest.mark.parametrize("way", ["at once", "later", "from the mailbox"])
+    async def test_a_call_that_no_guest_has_seen_runs_again_on_another_instance(self, bench: Make, way: str) -> None:
+        gates = Gates()
+
+        def guest(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes | Awaitable[bytes]:
+            if payload == b"hold":
+                return gates(instance, scope, method, payload)
+            if instance.number > 1:
+                return b"%d" % instance.number
+            error = UnbegunError("too long", reason="helper")
+            if way == "at once":
+                raise error
+            failing: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+            asyncio.get_running_loop().call_soon(failing.set_exception, error)
+            return failing
+
+        each = await bench(guest, max_instances=1)
+        held = each.later(b"hold") if way == "from the mailbox" else None
+        pending = each.later(b"a")
+        if held is not None:
+            await gates.open(b"hold", b"1")
+            await held
+        assert await pending == Reply(b"2")
+        assert each.service.counts.traps == 1
+        assert each.service.counts.errors == {}
 
     async def test_unknown_method(self, bench: Make) -> None:
         each = await bench(echo)

@@ -46,8 +46,8 @@ async def test_a_read_that_fails_leaves_its_connection_usable(url: str) -> None:
     await db.close()
 
 
-async def test_too_many_reads_are_refused_and_one_who_left_still_counts(url: str) -> None:
-    db = await Database.open(url, reader_threads=1, max_waiting=2)
+async def test_who_took_the_places_is_refused_and_one_who_left_still_counts(url: str) -> None:
+    db = await Database.open(url, reader_threads=1, max_waiting=5)
     begun, end = asyncio.Event(), threading.Event()
     loop = asyncio.get_running_loop()
 
@@ -55,14 +55,51 @@ async def test_too_many_reads_are_refused_and_one_who_left_still_counts(url: str
         loop.call_soon_threadsafe(begun.set)
         end.wait(30)
 
-    left = asyncio.create_task(db.read(slow))
+    left = asyncio.create_task(db.read(slow, tenant="a"))
     await begun.wait()
     left.cancel()
-    waits = asyncio.create_task(names(db))
+    waits = asyncio.create_task(db.read(lambda _: "a", tenant="a"))
     await asyncio.sleep(0)
-    with pytest.raises(LimitError):
-        await names(db)
+    with pytest.raises(LimitError, match="a has 2 places of the 5 that reads may take"):
+        await db.read(lambda _: "a", tenant="a")
+    other = asyncio.create_task(db.read(lambda _: "b", tenant="b"))
+    await asyncio.sleep(0)
+    assert await names(db) == [], "the server reads on while a service holds every thread of theirs"
+    assert not other.done()
     end.set()
-    assert await waits == []
-    assert await names(db) == []
+    assert (await waits, await other) == ("a", "b")
+    assert await db.read(lambda _: "again", tenant="a") == "again"
     await db.close()
+
+
+async def test_services_take_turns(url: str) -> None:
+    db = await Database.open(url, reader_threads=1)
+    begun, end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+    order: list[str] = []
+
+    def slow(_connection: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        end.wait(30)
+
+    first = asyncio.create_task(db.read(slow, tenant="a"))
+    await begun.wait()
+    tasks = [asyncio.create_task(db.read(lambda _: order.append("a"), tenant="a")) for _ in range(100)]
+    tasks.append(asyncio.create_task(db.read(lambda _: order.append("b"), tenant="b")))
+    gone = asyncio.create_task(db.read(lambda _: order.append("gone"), tenant="c"))
+    await asyncio.sleep(0)
+    gone.cancel()
+    end.set()
+    await asyncio.gather(first, *tasks)
+    assert order.index("b") <= 3
+    assert len(order) == 101
+    assert "gone" not in order
+    await db.close()
+
+
+async def test_closing_carries_out_what_waits(url: str) -> None:
+    db = await Database.open(url, reader_threads=1)
+    tasks = [asyncio.create_task(db.read(lambda _: 1, tenant="a")) for _ in range(50)]
+    await asyncio.sleep(0)
+    await db.close()
+    assert await asyncio.gather(*tasks) == [1] * 50

@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -16,6 +17,10 @@ from sqlalchemy.engine import Connection
 
 from insula.errors import Code, DeadlineError, InsulaError, LimitError, UnavailableError
 from insula.storage.database import Database
+from insula.storage.deployments import DeploymentRepository
+from insula.storage.state import StateRepository
+from insula.storage.turns import MAX_BYTES
+from insula.storage.writer import MAX_GROUP
 
 ADD = text("INSERT INTO insula_state_usage (service_id, key_count, byte_count, floor) VALUES (:name, 0, 0, 0)")
 NAMES = text("SELECT service_id FROM insula_state_usage ORDER BY service_id")
@@ -136,15 +141,87 @@ async def test_a_unit_that_ends_the_transaction_hurts_no_other(db: Database) -> 
     await db.write(add("c"))
 
 
-async def test_a_full_queue_refuses(url: str) -> None:
-    db = await Database.open(url, max_waiting=3)
+async def test_who_took_the_places_is_refused_and_nobody_else(url: str) -> None:
+    """1,024 writes of one service wait: another's write, a deployment and a sweep are carried out."""
+    db = await Database.open(url, max_waiting=1024)
+    state, deployments = StateRepository(db), DeploymentRepository(db, "d" * 32)
+    await state.set("shop.Stale.v1", "old", "1", ttl=0.001)
     async with busy(db):
-        tasks = await queued(db.write(add("a")), db.write(add("b")), db.write(add("c")))
-        with pytest.raises(LimitError):
-            await tasks[2]
-    await asyncio.gather(*tasks[:2])
-    await asyncio.gather(*(db.write(add(f"later{n}")) for n in range(3)))
-    assert await names(db) == ["a", "b", "later0", "later1", "later2"]
+        greedy = await queued(*(state.increment("shop.Greedy.v1", "n") for _ in range(1024)))
+        refused = [task for task in greedy if task.done()]
+        others = await queued(
+            *(state.increment(f"shop.Other{number % 8}.v1", "n") for number in range(80)),
+            *(deployments.put(f"shop.A{number}.v1", "d", "1", "s", "t") for number in range(100)),
+            state.sweep(),
+        )
+    done = await asyncio.gather(*others, return_exceptions=True)
+    assert [each for each in done if isinstance(each, Exception)] == []
+    assert 1024 - len(refused) == 448, "one alone gets half of what is not the server's own"
+    error = refused[0].exception()
+    assert isinstance(error, LimitError)
+    assert error.reason == "database_share"
+    assert "shop.Greedy.v1 has 448 places of the 1024 that writes may take" in error.message
+    outcomes = await asyncio.gather(*greedy, return_exceptions=True)
+    assert len([each for each in outcomes if isinstance(each, int)]) == 448
+    assert await state.increment("shop.Greedy.v1", "n") == 449, "what it gave back it may take again"
+    await db.close()
+
+
+async def test_the_bytes_that_wait_are_shared_as_well(url: str) -> None:
+    db = await Database.open(url)
+    state = StateRepository(db)
+    large = '"' + "x" * ((1 << 20) - 2) + '"'
+    async with busy(db):
+        greedy = await queued(*(state.set("shop.Greedy.v1", f"k{number}", large) for number in range(80)))
+        other = await queued(state.set("shop.Other.v1", "k", large))
+    outcomes = await asyncio.gather(*greedy, return_exceptions=True)
+    refused = [each for each in outcomes if isinstance(each, LimitError)]
+    assert len(refused) == 80 - MAX_BYTES // 2 // len(large)
+    assert f"bytes of the {MAX_BYTES} that writes may take" in str(refused[0])
+    assert (await other[0]).version == 1
+    await asyncio.gather(*(state.set("shop.Greedy.v1", f"k{number}", "1") for number in range(80)))
+    await db.close()
+
+
+async def test_the_server_goes_first_and_services_take_turns(url: str) -> None:
+    db = await Database.open(url)
+    order: list[str] = []
+
+    def note(name: str) -> Callable[[Connection], None]:
+        return lambda _: order.append(name)
+
+    async with busy(db):
+        tasks = await queued(
+            *(db.write(note("a"), tenant="a") for _ in range(MAX_GROUP)),
+            db.write(note("b"), tenant="b"),
+            db.write(note("server")),
+        )
+    await asyncio.gather(*tasks)
+    first = order[:MAX_GROUP]
+    assert first.count("server") == first.count("b") == 1, "both are in the group that is committed next"
+    assert len(order) == MAX_GROUP + 2
+    await db.close()
+
+
+async def test_the_server_itself_is_bounded_too(url: str) -> None:
+    db = await Database.open(url, max_waiting=16)
+    async with busy(db):  # a place of the reserve
+        tasks = await queued(*(db.write(add(f"{number:02}")) for number in range(16)))
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    refused = [each for each in outcomes if isinstance(each, LimitError)]
+    assert len(refused) == 8, "one left of the reserve, and its share of the others"
+    assert len(await names(db)) == 8
+    await asyncio.gather(*(db.write(add(f"later{number}")) for number in range(8)))
+    await db.close()
+
+
+async def test_a_lost_file_is_told_to_all_that_wait(tmp_path: Path) -> None:
+    db = await Database.open(tmp_path / "gone.db")
+    async with busy(db):
+        tasks = await queued(*(db.write(add(f"{number:03}"), tenant="shop.Greedy.v1") for number in range(300)))
+        await asyncio.to_thread((tmp_path / "gone.db").rename, tmp_path / "elsewhere.db")
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {getattr(each, "reason", None) for each in outcomes} == {"database_gone"}
     await db.close()
 
 

@@ -46,7 +46,7 @@ GUEST = """(module
 
 
 class Watched(Pace):
-    """A pace that keeps what it is told."""
+    """A pace that keeps what it is told, and no times."""
 
     def __init__(self, *, slow: bool = False) -> None:
         super().__init__()
@@ -55,22 +55,24 @@ class Watched(Pace):
         if slow:
             self.helper_overran()
 
-    def in_time(self) -> None:
-        self.said.append("in time")
-        super().in_time()
+    def watch(self) -> None:
+        self.said.append("watch")
+        super().watch()
+
+    def took(self, spent: float) -> None:
+        self.said.append("took")
+        self.spent.append(spent)
+        super().took(spent)
 
     def missed(self, spent: float) -> None:
         self.said.append("missed")
         self.spent.append(spent)
         super().missed(spent)
 
-    def was_slow(self) -> None:
-        self.said.append("was slow")
-        super().was_slow()
-
-    def was_quick(self) -> None:
-        self.said.append("was quick")
-        super().was_quick()
+    def took_in_worker(self, spent: float) -> None:
+        self.said.append("took in worker")
+        self.spent.append(spent)
+        super().took_in_worker(spent)
 
 
 class Floor:

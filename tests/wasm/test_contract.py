@@ -139,14 +139,14 @@ async def test_a_broken_guest_is_internal_and_ends(rig: Rig, method: str, payloa
 
 @pytest.mark.parametrize("method", ["bomb", "doubling"])
 async def test_a_memory_bomb_is_resource_exhausted(rig: Rig, method: str) -> None:
-    with pytest.raises(LimitError, match="memory at the limit"):
+    with pytest.raises(LimitError, match="memory had reached the limit"):
         await rig.call(method)
     await well(rig)
 
 
 @pytest.mark.parametrize("method", ["bomb", "append"])
 async def test_a_memory_bomb_in_go_is_resource_exhausted(gorig: Rig, method: str) -> None:
-    with pytest.raises(LimitError, match="memory at the limit"):
+    with pytest.raises(LimitError, match="memory had reached the limit"):
         await gorig.call(method)
     assert any(b"out of memory" in line for _, line in gorig.lines)
     await well(gorig)

@@ -12,14 +12,15 @@ import pytest
 from insula.errors import LimitError
 from insula.wasm.contract import Limits
 from insula.wasm.engine import NativeEngine
-from insula.wasm.guest_memory import GuestMemory, machine_memory
+from insula.wasm.guest_memory import GuestMemory, Tenant, machine_memory
+from tests.wasm.floor import until
 from tests.wasm.rig import Rig
 
 MB = 1 << 20
 
 
-async def test_idle_ones_are_asked_for_before_anybody_is_refused() -> None:
-    memory = GuestMemory(100, asyncio.get_running_loop())
+async def test_idle_ones_are_closed_before_an_instance_is_refused() -> None:
+    memory, tenant = GuestMemory(100, asyncio.get_running_loop()), Tenant()
     asked: list[int] = []
 
     def relieve(enough: Callable[[], bool]) -> None:
@@ -30,19 +31,19 @@ async def test_idle_ones_are_asked_for_before_anybody_is_refused() -> None:
             memory.held -= 5
 
     memory.relieve = relieve
-    memory.start(100)
+    memory.start(100, tenant)
     assert not asked
-    assert memory.change(95)
-    memory.start(10)
+    assert memory.change(95, tenant)
+    memory.start(10, tenant)
     assert asked == [95]
     with pytest.raises(LimitError) as refused:
-        memory.start(90)
+        memory.start(90, tenant)
     assert asked == [95, 90, 85, 80]
     assert refused.value.reason == "guest_memory"
 
 
 async def test_growth_near_the_bound_asks_once_for_idle_ones() -> None:
-    memory = GuestMemory(100, asyncio.get_running_loop())
+    memory, tenant = GuestMemory(100, asyncio.get_running_loop()), Tenant()
     asked = asyncio.Event()
 
     def relieve(enough: Callable[[], bool]) -> None:
@@ -50,16 +51,16 @@ async def test_growth_near_the_bound_asks_once_for_idle_ones() -> None:
         asked.set()
 
     memory.relieve = relieve
-    assert memory.change(87)
+    assert memory.change(87, tenant)
     await asyncio.sleep(0)
     assert not asked.is_set()
-    assert memory.change(5)
-    assert not memory.change(20)
+    assert memory.change(5, tenant)
+    assert not memory.change(20, tenant)
     assert not asked.is_set()  # on the loop, not on the thread of the guest
     await asyncio.wait_for(asked.wait(), 5)
     asked.clear()
-    assert memory.change(-37)
-    assert memory.change(14)
+    assert memory.change(-37, tenant)
+    assert memory.change(14, tenant)
     await asyncio.wait_for(asked.wait(), 5)  # and again the next time
 
 
@@ -74,16 +75,55 @@ async def test_what_instances_have_is_counted_and_given_back(tmp_path: Path) -> 
         for _ in range(2):
             with pytest.raises(LimitError):
                 await rig.call("bomb")
-        while engine.guest_memory.held != sum(instance.size() for instance in instances):  # type: ignore[attr-defined]
-            await rig.on_instance(instances[0], "count")  # a quick call is weighed by one that comes later
+        # a quick call is weighed soon, also where no other comes
+        await until(lambda: engine.guest_memory.held == sum(one.size() for one in instances))  # type: ignore[attr-defined]
         assert engine.guest_memory.held > 30 * MB
         instances[0].close()
         instances[0].close()
-        assert engine.guest_memory.held == sum(instance.size() for instance in instances[1:])  # type: ignore[attr-defined]
+        await until(lambda: engine.guest_memory.held == sum(one.size() for one in instances[1:]))  # type: ignore[attr-defined]
         rig.program.close()
-        assert engine.guest_memory.held == 0
+        await until(lambda: not engine.guest_memory.held)
     finally:
         await engine.close()
+
+
+def test_leases_never_come_to_more_than_there_is() -> None:
+    memory, tenants = GuestMemory(1000, asyncio.new_event_loop()), [Tenant() for _ in range(4)]
+    memory.expect(400)
+    assert not memory.scarce
+    granted = [memory.lease(400, tenant) for tenant in tenants]
+    assert granted[0] == 400  # there is much: the whole
+    assert memory.scarce
+    assert 400 >= granted[1] > granted[2] > granted[3] > 0
+    assert memory.leased == sum(granted) < 1000
+    assert memory.lease(400, Tenant()) > 0, "something is left for one that comes later"
+    for tenant, part in zip(tenants, granted, strict=True):
+        memory.settle(part, tenant)
+        assert tenant.bytes == 0
+    assert not memory.scarce
+
+
+def test_a_tenant_that_has_much_gets_no_more_while_memory_is_scarce() -> None:
+    memory, greedy, modest = GuestMemory(1000, asyncio.new_event_loop()), Tenant(), Tenant()
+    memory.expect(1000)
+    while part := memory.lease(1000, greedy):
+        assert memory.change(part, greedy)
+        memory.settle(part, greedy)
+    assert 790 <= greedy.bytes <= 800
+    with pytest.raises(LimitError):
+        memory.start(50, greedy)
+    memory.start(50, modest)
+    assert memory.lease(50, modest) >= 40
+
+
+def test_memory_is_scarce_where_two_guests_may_have_more_than_is_left() -> None:
+    memory, tenant = GuestMemory(100, asyncio.new_event_loop()), Tenant()
+    memory.change(30, tenant)
+    assert not memory.scarce
+    memory.expect(36)
+    assert memory.scarce
+    memory.change(-10, tenant)
+    assert not memory.scarce
 
 
 def group(root: Path, text: str, **files: str) -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from insula.abi.okra import OkraAbi
 from insula.errors import DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
-from insula.wasm.contract import Guest, HostImport, Limits, Signature, WasiOptions
+from insula.wasm.contract import Guest, HostImport, Limits, Signature, UnbegunError, WasiOptions
 from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
 from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance
@@ -85,32 +85,62 @@ async def test_a_helper_on_the_loop_has_the_time_of_its_call(floor: Floor) -> No
     instance = await owned(program)
     run = program.runner(Helped("stuck", Pace()))
     with pytest.raises(DeadlineError):
-        run(instance, b"", None, time.monotonic() + 0.03)
+        run(instance, b"", None, time.monotonic() + 0.0005)
     assert not instance.alive
 
 
 @pytest.mark.parametrize("where", ["on the loop", "in a worker"])
-async def test_a_helper_holds_a_worker_but_not_the_loop(
-    floor: Floor, where: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("insula.wasm.instance.INLINE_CPU", 0.0)
+async def test_a_helper_holds_a_worker_but_not_the_loop(floor: Floor, where: str) -> None:
     desk, pace = Desk(floor.engine), Pace()
     program = await desk.open()
     instance, ticker = await owned(program), floor.schedule.ticker
     if where == "in a worker":
         pace.helper_overran()
     epoch = ticker.epoch
-    desk.spin = lambda: b"1" if ticker.epoch > epoch + 12 else b""
+    desk.spin = lambda: b"1" if ticker.epoch > epoch + 100 else b""
     start: Callable[[], Any] = lambda: program.runner(Helped("allocate", pace))(  # noqa: E731
         instance, b"", None, time.monotonic() + 20
     )
     if where == "in a worker":
         assert await whole(start) == b"1"
     else:
-        with pytest.raises(GuestError, match="takes far too long") as caught:
+        with pytest.raises(UnbegunError) as caught:
             await whole(start)
         assert caught.value.reason == "helper"
+        assert pace.slow
+        assert not instance.alive
+        assert ticker.epoch < epoch + 100
     instance.close()
+
+
+async def test_a_helper_that_overruns_after_the_answer_costs_the_instance_and_not_the_answer(floor: Floor) -> None:
+    path = wat("""(module (memory (export "memory") 1)
+        (func (export "allocate") (param i32) (result i32) (i32.const 64))
+        (func (export "deallocate") (param i32) (loop (br 0)))
+        (func (export "handle_request") (param i32 i32 i32 i32) (result i64) (i64.const 0x4000000002)))""")
+    module = await floor.engine.load(path, digest(path))
+    program = floor.engine.link(module, [], Limits(), WasiOptions())
+    instance = await owned(program)  # type: ignore[arg-type]
+    exchange = OkraAbi().exchange(module.exports, "m", 0)
+    call = partial(program.runner(exchange), instance, b"{}", None, time.monotonic() + 20)
+    assert await whole(call) == b"{}"
+    assert not instance.alive
+    assert exchange.pace.slow
+
+
+async def test_a_helper_under_a_host_function_has_its_time_of_the_processor(floor: Floor) -> None:
+    path = wat("""(module (import "t" "h" (func $h (result i32))) (memory (export "memory") 1)
+        (func (export "allocate") (param i32) (result i32) (loop (br 0)) (i32.const 8))
+        (func (export "go") (result i32) (call $h)))""")
+    offered = HostImport(
+        "t", "h", ONE, lambda g, a: b"", lambda s, r: b"", lambda guest, answer: (guest.call("allocate", 1),)
+    )
+    module = await floor.engine.load(path, digest(path))
+    program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+    steps, instance = Steps("go"), await program.instantiate()
+    with pytest.raises(GuestError, match="takes far too long"):
+        await whole(partial(program.runner(steps), instance, b"", None, time.monotonic() + 60))
+    assert steps.pace.slow
 
 
 @pytest.mark.parametrize("imports", [False, True])
@@ -259,23 +289,28 @@ async def test_reads_are_bounded_by_the_memory_and_by_the_limit(floor: Floor) ->
     instance.close()
 
 
-async def test_the_memory_is_at_its_limit_where_what_was_wanted_does_not_fit(floor: Floor) -> None:
+async def test_a_shortage_is_a_growth_that_was_refused_in_this_very_exchange(floor: Floor) -> None:
     instance = await owned(await Desk(floor.engine).open(memory_bytes=16 << 16))
-    assert not instance.at_memory_limit()
-    assert not instance.at_memory_limit(14 << 16)
-    assert instance.at_memory_limit((14 << 16) + 1)
-    instance.enter()
-    assert instance.call("grow", 6) == 2
-    assert not instance.at_memory_limit()  # 8 are left, 6 were taken
-    assert instance.call("grow", 2) == 8
-    assert instance.at_memory_limit()  # 6 are left, 8 were taken since the call began
-    instance.enter()
-    assert not instance.at_memory_limit()
-    assert instance.call("grow", 5) == 10
-    instance.enter()
-    assert instance.at_memory_limit()  # less than an eighth is left
+    assert instance.shortage("it failed") is None
+    assert instance.call("grow", 14) == 2
+    assert instance.shortage("it failed") is None, "its memory is full, and it has what it asked for"
+    assert instance.call("grow", 1) == 2**32 - 1
+    assert instance.call("grow", 0) == 16
+    told = instance.shortage("it failed")
+    assert isinstance(told, LimitError)
+    assert (told.reason, told.message) == ("memory_limit", "it failed after its memory had reached the limit")
+    instance.leased = True
+    told = instance.shortage("it failed")
+    assert isinstance(told, LimitError)
+    assert told.reason == floor.engine.guest_memory.refusal().reason != "memory_limit"
+    assert instance.first_call("grow", 0) == 16
+    assert instance.shortage("it failed") is None, "that was an exchange before"
+    assert instance.launch("grow", (1,)) == 2**32 - 1
+    assert instance.shortage("it failed") is not None
+    assert instance.launch("grow", (0,)) == 16
+    assert instance.shortage("it failed") is None
     instance.close()
-    assert not instance.at_memory_limit()
+    assert instance.shortage("it failed") is None
 
 
 # The end
@@ -336,7 +371,7 @@ async def test_the_results_of_a_host_function_are_as_many_as_it_says(floor: Floo
 
 
 #: A guest with the one call: by its number it answers its input, asks the host, spins until the host answers, traps, takes
-#: memory and never ends, or calls nobody and never ends.
+#: memory and traps without it, or calls nobody and never ends.
 ONE_CALL = """(module
   (import "t" "ask" (func $ask (result i32)))
   (import "t" "spin" (func $spin (result i32)))
@@ -349,7 +384,8 @@ ONE_CALL = """(module
     (if (i32.eq (local.get $number) (i32.const 1)) (then (drop (call $ask))))
     (if (i32.eq (local.get $number) (i32.const 2)) (then (loop (br_if 0 (i32.eqz (call $spin))))))
     (if (i32.eq (local.get $number) (i32.const 3)) (then unreachable))
-    (if (i32.eq (local.get $number) (i32.const 4)) (then (drop (memory.grow (i32.const 100))) (loop (br 0))))
+    (if (i32.eq (local.get $number) (i32.const 4)) (then
+      (if (i32.eq (memory.grow (i32.const 100)) (i32.const -1)) (then unreachable))))
     (if (i32.eq (local.get $number) (i32.const 5)) (then (loop (br 0))))
     (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.extend_i32_u (local.get $size)))))"""
 
@@ -432,5 +468,5 @@ async def test_a_helper_never_yields_whatever_ran_before_it(floor: Floor, before
         case "the short way":
             instance.room_at, instance.room = 8, 8
             assert instance.swap("short", 0, b"1") == b"\0"
-    with pytest.raises(GuestError, match="takes far too long"):
+    with pytest.raises(UnbegunError):
         await whole(partial(program.runner(Helped("stuck", Pace())), instance, b"", None, time.monotonic() + 20))

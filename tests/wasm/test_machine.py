@@ -10,7 +10,7 @@ import pytest
 
 from insula.errors import ConfigurationError
 from insula.wasm import machine as room
-from insula.wasm.machine import _LEAST, Sizes, _sizes, machine
+from insula.wasm.machine import UNTIDY, Sizes, _sizes, machine
 
 
 @pytest.fixture
@@ -23,30 +23,28 @@ def mappings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("text", "instances", "fibers"),
+    ("text", "instances"),
     [
-        ("65530\n", 9829, 2457),
-        ("10000", 1500, 375),
-        ("1000", 150, _LEAST),
-        ("10000000", 8192, 2048),
-        ("no number", 9830, 2457),
-        (None, 9830, 2457),
+        ("65530\n", 4096),
+        ("10000", 937),
+        ("1000", 93),
+        ("10000000", 4096),
+        ("no number", 4096),
+        (None, 4096),
     ],
 )
-def test_the_sizes_follow_from_the_kernels_mappings(
-    mappings: Path, text: str | None, instances: int, fibers: int
-) -> None:
+def test_the_sizes_follow_from_the_kernels_mappings(mappings: Path, text: str | None, instances: int) -> None:
     if text is not None:
         mappings.write_text(text)
     sizes = _sizes()
-    assert sizes == Sizes(min(instances, 8192), min(fibers, 2048))
-    assert 5 * sizes.instances <= int(text if text is not None and text.strip().isdigit() else 65536)
+    assert sizes == Sizes(instances, 2 * (instances + UNTIDY))
+    assert 8 * sizes.instances <= int(text if text is not None and text.strip().isdigit() else 65536)
 
 
 def test_an_address_space_that_is_bounded_bounds_the_instances(mappings: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mappings.write_text("65530")
     monkeypatch.setattr(resource, "getrlimit", lambda _: (2 * 100 * (5 << 30), resource.RLIM_INFINITY))
-    assert _sizes() == Sizes(100, _LEAST)
+    assert _sizes() == Sizes(100, 2 * (100 + UNTIDY))
 
 
 @pytest.mark.parametrize(("count", "space"), [("400", resource.RLIM_INFINITY), ("65530", 2 * 63 * (5 << 30))])

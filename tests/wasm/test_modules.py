@@ -21,6 +21,7 @@ from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
 from insula.wasm.contract import Limits, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine
+from insula.wasm.facts import Facts
 from insula.wasm.modules import Modules
 from tests.guests import build_c, digest, save, wat
 
@@ -54,7 +55,7 @@ class Counting(Compiler):
 
     count = 0
 
-    async def compile(self, source: Path, digest: str, target: Path) -> str:
+    async def compile(self, source: Path, digest: str, target: Path) -> Facts:
         self.count += 1
         return await super().compile(source, digest, target)
 
@@ -85,11 +86,11 @@ def damaged(folder: Path, damage: str) -> tuple[Path, bytes]:
             replace(code, content[:5000] + bytes([content[5000] ^ 1]) + content[5001:])
         case "garbage":
             replace(code, b"x" * 1000)
-            code.with_suffix(".sha256").write_text(hashlib.sha256(b"x" * 1000).hexdigest())
+            code.with_suffix(".facts").write_text(Facts(hashlib.sha256(b"x" * 1000).hexdigest()).text())
         case "empty":
             replace(code, b"")
         case "no note":
-            code.with_suffix(".sha256").unlink()
+            code.with_suffix(".facts").unlink()
         case _:
             code.unlink()
     return code, content
@@ -149,7 +150,7 @@ async def test_it_is_compiled_once_and_found_again(modules: Modules, folder: Pat
     assert compiler.count == 1
     await load(again(folder, compiler), path)
     assert compiler.count == 1
-    assert suffixes(folder) == [".cwasm", ".sha256"]
+    assert suffixes(folder) == [".cwasm", ".facts"]
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "garbage", "empty", "no note", "gone"])
@@ -328,7 +329,7 @@ async def test_code_that_was_deleted_while_in_use_goes_on(folder: Path) -> None:
 def put(cache: CodeCache, digest: str, code: bytes) -> Path:
     draft = cache.draft(digest)
     draft.write_bytes(code)
-    return cache.keep(digest, draft, hashlib.sha256(code).hexdigest())
+    return cache.keep(digest, draft, Facts(hashlib.sha256(code).hexdigest()))
 
 
 def test_the_oldest_code_is_swept_and_none_that_is_used(folder: Path) -> None:
@@ -344,3 +345,15 @@ def test_the_oldest_code_is_swept_and_none_that_is_used(folder: Path) -> None:
     cache.sweep({digests[0]})
     assert [cache.find(name) is not None for name in digests] == [True, False, False, True]
     assert not draft.exists()
+
+
+async def test_one_of_many_who_wait_closes_it_before_the_others_have_it(folder: Path, compiler: Compiler) -> None:
+    modules, path = Modules(CodeCache(folder, FINGERPRINT, 1 << 30), compiler), wat(SMALL)
+
+    async def open_and_close() -> None:
+        module = await modules.load(path, digest(path))
+        assert not module.code.gone
+        module.close()
+        assert module.code.gone
+
+    await asyncio.gather(*(open_and_close() for _ in range(5)))

@@ -15,7 +15,7 @@ import pytest
 from insula.errors import GuestError, InsulaError, LimitError
 from insula.wasm import native
 from insula.wasm.contract import Engine, Exchange, HostImport, Limits, Program, Signature, WasiOptions
-from insula.wasm.engine import NativeEngine, OwnedInstance
+from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
 from insula.wasm.machine import machine
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
@@ -240,12 +240,33 @@ async def test_what_is_freed_is_freed_once_and_forgotten(engine: Engine) -> None
 async def test_there_are_as_many_instances_as_there_is_room_for(cache: Path) -> None:
     engine = await NativeEngine.open(cache, instances=3)
     made = await program(engine, '(module (memory (export "memory") 1) (func (export "go")))')
-    instances = [await made.instantiate() for _ in range(3)]
-    with pytest.raises(LimitError, match="no more") as caught:
+    other = await program(engine, '(module (memory (export "memory") 1) (func (export "go") (drop (i32.const 1))))')
+    instances = [await made.instantiate() for _ in range(2)]
+    with pytest.raises(LimitError, match="its share of 3") as caught:
         made.instantiate()
     assert caught.value.reason == "instances"
+    (await other.instantiate()).close()
     instances.pop().close()
     (await made.instantiate()).close()
+    await engine.close()
+
+
+async def test_every_instance_that_may_live_can_be_run(cache: Path) -> None:
+    """An instance keeps the stack of its last fiber, and one more of a helper under a host function."""
+    engine = await NativeEngine.open(cache)
+    text = f"""(module {HOST} (memory (export "memory") 1)
+      (func (export "allocate") (param i32) (result i32) (i32.const 8))
+      (func (export "go") (result i32) (call $h (i32.const 0) (i32.const 0))))"""
+    waits = host(lambda scope, request: asyncio.sleep(0, b""), lambda guest, answer: (guest.call("allocate", 1),))
+    programs = [await program(engine, text, waits) for _ in range(8)]
+    instances = []
+    for made in programs:
+        assert isinstance(made, NativeProgram)
+        while engine.room.has_room(made):
+            instances.append(await made.instantiate())
+            answer = made.runner(Steps("go"))(instances[-1], b"", None, time.monotonic() + 60)
+            assert (answer if isinstance(answer, bytes) else await answer) == b"8"
+    assert len(instances) > engine.most_instances * 7 // 8
     await engine.close()
 
 
@@ -280,6 +301,7 @@ import wasmtime
 from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Template
 from insula.wasm.contract import Signature
+from insula.wasm.traps import EngineError
 assert not faulthandler.is_enabled()
 text = '(module (memory (export "memory") 1) (func (export "go") (drop (i32.load (i32.const -16)))))'
 module = wasmtime.Module(machine().engine, text)
@@ -290,8 +312,8 @@ assert cell.poll() is not None
 cell.find_exports()
 try:
     cell.call("go")
-except wasmtime.Trap as trap:
-    print(trap.trap_code.name)
+except EngineError as trap:
+    print(trap.code.name)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "MEMORY_OUT_OF_BOUNDS\n"), done.stderr

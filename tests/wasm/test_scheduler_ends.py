@@ -28,7 +28,7 @@ __all__ = ["floor", "freed", "still"]  # fixtures
 # The ways of a call that is ended: in each state, by each of those who may
 
 
-@pytest.mark.parametrize("state", ["at rest", "asleep in a worker's line", "in a worker"])
+@pytest.mark.parametrize("state", ["at rest", "asleep in a worker's line", "in a worker", "in a later turn"])
 @pytest.mark.parametrize("by", ["deadline", "refusal", "cancel"])
 @one_thread
 async def test_a_call_is_ended_in_any_state(
@@ -44,6 +44,11 @@ async def test_a_call_is_ended_in_any_state(
     occupied = None
     if state == "at rest":
         call = guest.later("ask", within=within)
+    elif state == "in a later turn":
+        turn = floor.schedule.turn
+        turn._armed = turn.full = True  # and no turn comes
+        call = guest.later("loop", within=within)
+        assert floor.schedule.running == 1
     elif state == "in a worker":
         call = guest.later("spin", within=within, pace=slow)
         await until(lambda: floor.in_workers)
@@ -83,10 +88,13 @@ async def test_a_call_is_ended_in_any_state(
         leave.set()
         floor.go.set()
         assert await occupied == b"2"
-    else:
+    elif state == "at rest":
         await asyncio.sleep(0)
         assert host.cancelled()
+    if state == "in a later turn":
+        turn._armed = turn.full = False
     assert await floor.schedule.idle(5.0)
+    await until(lambda: freed)
     assert [one for one, _ in freed] == [instance]
     assert instance.job is None
     assert floor.schedule.instances == 1
@@ -213,6 +221,7 @@ async def test_an_error_out_of_what_a_guest_waits_for(
     assert "secret" not in str(caught.value)
     assert len(floor.scopes) == 1
     assert not guest.instance.alive
+    await until(lambda: freed)
     assert len(freed) == 1
     assert floor.schedule.quiet
 
@@ -222,6 +231,7 @@ async def test_no_bytes_out_of_what_a_guest_waits_for(floor: Floor, freed: list[
     floor.answer = lambda: asyncio.sleep(0, "text")  # type: ignore[arg-type]
     with pytest.raises(InsulaError, match="inside the server"):
         await guest.later("ask")
+    await until(lambda: freed)
     assert len(freed) == 1
 
 
@@ -263,13 +273,16 @@ async def test_a_coroutine_that_was_never_begun_is_closed(floor: Floor, recwarn:
     made: list[Any] = []
     inside, leave = threading.Event(), threading.Event()
 
-    async def never() -> bytes:
+    async def inner() -> bytes:
         return b""
+
+    async def never(awaited: Any) -> bytes:
+        return bytes(await awaited)
 
     def answer() -> Any:
         inside.set()
         leave.wait(20)
-        made.append(never())
+        made.append(never(inner()))
         return made[0]
 
     floor.answer = answer
@@ -321,6 +334,7 @@ async def test_a_trap_frees_the_guest(floor: Floor, freed: list[tuple[LiveInstan
     with pytest.raises(GuestError, match="unreachable"):
         await whole(lambda: guest.start("trap", pace=Watched(slow=slow)))
     assert not guest.instance.alive
+    await until(lambda: freed)
     assert [one for one, _ in freed] == [guest.instance]
     assert floor.schedule.instances == 0
 
@@ -335,6 +349,7 @@ async def test_a_trap_after_a_while_frees_the_guest(
     floor.go.set()
     with pytest.raises(GuestError, match="unreachable"):
         await call
+    await until(lambda: freed)
     assert [one for one, _ in freed] == [guest.instance]
 
 
@@ -346,7 +361,7 @@ async def test_a_large_guest_is_freed_in_a_thread(floor: Floor, freed: list[tupl
     assert freed == [(small.instance, threading.main_thread().name)]
     large.instance.close()
     await until(lambda: len(freed) == 2)
-    assert freed[1][1].startswith("insula-guest")
+    assert freed[1][1] == "insula-tidy"
 
 
 @a_still_clock
@@ -406,5 +421,5 @@ def test_a_guest_whose_loop_is_closed_is_freed_by_its_worker(
     here.go.set()
     here.workers.close()
     here.workers.join(10)
-    assert [(one, name) for one, name in freed] == [(guest.instance, "insula-guest-1")]
+    assert [(one, name[:12]) for one, name in freed] == [(guest.instance, "insula-guest")]
     assert guest.instance.context not in native._cells

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -38,7 +40,7 @@ class Jobs:
 
 @pytest.fixture
 async def jobs() -> AsyncIterator[Jobs]:
-    made = Jobs(4, 3, 2)
+    made = Jobs(4, 6, 2)
     yield made
     for gate in made.gates.values():
         gate.set()
@@ -73,13 +75,37 @@ async def test_lanes_take_turns(jobs: Jobs) -> None:
     assert await jobs.begun(1) == {"3a"}
 
 
-async def test_a_full_backlog_is_refused_and_one_that_waits_can_be_withdrawn(jobs: Jobs) -> None:
-    lane = Lane()
-    waiting = [jobs.put(lane, name) for name in "abcde"]
-    with pytest.raises(LimitError):
-        jobs.workers.check_room()
-    assert jobs.workers.withdraw(lane, waiting[-1])
-    assert not jobs.workers.withdraw(lane, waiting[-1])
-    assert not jobs.workers.withdraw(lane, waiting[0])
-    jobs.workers.check_room()
+async def test_a_lane_that_has_its_share_of_the_backlog_is_refused_and_no_other(jobs: Jobs) -> None:
+    greedy, modest = Lane("shop.Orders.v1"), Lane()
+    waiting = [jobs.put(greedy, name) for name in "abcde"]
+    with pytest.raises(LimitError, match=r"shop\.Orders\.v1 has 3 calls that wait for a thread"):
+        jobs.workers.check_room(greedy)
+    jobs.workers.check_room(modest)
+    assert jobs.workers.withdraw(greedy, waiting[-1])
+    assert not jobs.workers.withdraw(greedy, waiting[-1])
+    assert not jobs.workers.withdraw(greedy, waiting[0])
+    jobs.workers.check_room(greedy)
     assert jobs.workers.busy == 4
+
+
+async def test_what_dead_instances_leave_is_given_back_while_guests_hold_every_thread(jobs: Jobs) -> None:
+    lanes = Lane(), Lane()
+    for name, lane in zip("abcd", lanes * 2, strict=True):
+        jobs.put(lane, name)
+    assert await jobs.begun(4) == set("abcd")
+    tidied = threading.Event()
+    jobs.workers.tidy(tidied.set)
+    assert await asyncio.to_thread(tidied.wait, 10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
+async def test_threads_of_guests_weigh_less_than_the_loop(jobs: Jobs) -> None:
+    lane, seen = Lane(), asyncio.get_running_loop().create_future()
+
+    def job() -> None:
+        priority = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+        jobs.loop.call_soon_threadsafe(seen.set_result, priority)
+        jobs.loop.call_soon_threadsafe(jobs.workers.done, lane)
+
+    jobs.workers.submit(lane, job)
+    assert await asyncio.wait_for(seen, 10) > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

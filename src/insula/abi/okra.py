@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from insula.errors import Code, GuestError, LimitError, PackageError, code_named
-from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, RefusalError, Signature
+from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, OverranError, RefusalError, Signature
 from insula.wasm.pace import Pace
 
 #: The least that the one-call entry's buffer holds, in bytes: asked for at the first call.
@@ -105,7 +105,7 @@ class _SixCalls:
         self._method = method
 
     def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
-        method = _put(guest, self._method)
+        method = _put(guest, self._method, first=True)
         return method, len(self._method), _put(guest, payload), len(payload)
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
@@ -117,12 +117,15 @@ class _SixCalls:
         else:
             refusal = _refused(guest, result)
             pointer &= _POINTER_BITS
-        guest.call("deallocate", method)
-        if payload != method:
-            guest.call("deallocate", payload)
-        # A guest may answer in a buffer that it was given: no pointer is freed twice, and 0 is none.
-        if pointer and pointer != method and pointer != payload:
-            guest.call("deallocate", pointer)
+        try:
+            guest.call("deallocate", method)
+            if payload != method:
+                guest.call("deallocate", payload)
+            # A guest may answer in a buffer that it was given: no pointer is freed twice, and 0 is none.
+            if pointer and pointer != method and pointer != payload:
+                guest.call("deallocate", pointer)
+        except OverranError:
+            guest.retire()  # the answer is whole
         if refusal is not None:
             raise refusal
         return output
@@ -142,7 +145,7 @@ class _OneCall:
         length = len(payload)
         if length > guest.room:
             size = max(length, FIRST_BUFFER)
-            guest.room_at = _memory(guest, "insula_input", size)
+            guest.room_at = _memory(guest, "insula_input", size, first=True)
             guest.room = size
         guest.write(guest.room_at, payload)
         return self.number, length
@@ -178,20 +181,18 @@ def _refusal(text: bytes) -> RefusalError:
     return RefusalError(answer.error[:MAX_ERROR_TEXT], code=code_named(answer.code))
 
 
-def _put(guest: Guest, data: bytes) -> int:
+def _put(guest: Guest, data: bytes, *, first: bool = False) -> int:
     # Never 0 bytes: some allocators answer 0 to that, which would be no memory.
-    pointer = _memory(guest, "allocate", max(1, len(data)))
+    pointer = _memory(guest, "allocate", max(1, len(data)), first=first)
     guest.write(pointer, data)
     return pointer
 
 
-def _memory(guest: Guest, export: str, size: int) -> int:
-    pointer = guest.call(export, size)
+def _memory(guest: Guest, export: str, size: int, *, first: bool) -> int:
+    pointer = guest.first_call(export, size) if first else guest.call(export, size)
     if pointer == 0:
         what = f"the guest has no memory for {size} bytes"
-        if guest.at_memory_limit(size):
-            raise LimitError(what, reason="memory_limit", hint="raise limits.memory_mb of the package")
-        raise GuestError(f"{what}, and is not at its limit: its {export} answered 0")
+        raise guest.shortage(what) or GuestError(f"{what}, though no growth was refused: its {export} answered 0")
     return pointer
 
 

@@ -159,7 +159,7 @@ def _answers(model: type[Any], *codes: int) -> dict[int | str, dict[str, Any]]:
         413: "Too large",
         415: "Neither JSON nor gzip",
         429: "No instance of it can be started now: the guests have all the memory that is theirs",
-        503: "The server is stopping",
+        503: "The server is starting or stopping",
         507: "No room",
     }
     return {
@@ -253,6 +253,18 @@ def _package_routes(app: FastAPI, parts: AdminParts) -> None:
     )
     async def rollback(service_id: ServiceIdPath, plan: PlanQuery = False) -> Response:
         return _json(await deployments.rollback(service_id, plan=plan))
+
+    @app.post(
+        "/api/v1/packages/{service_id}/retry",
+        summary="Start a service that is stopped",
+        description="One that did not start with the server, or that is not started any more because the server's process "
+        "ended at it. Answers once it runs.",
+        tags=["packages"],
+        response_model=None,
+        responses=_answers(models.Deployed, 400, 403, 404, 409, 429, 503, 507),
+    )
+    async def retry(service_id: ServiceIdPath) -> Response:
+        return _json(await deployments.retry(service_id))
 
 
 def _errors_of(*codes: int) -> dict[int | str, dict[str, Any]]:

@@ -47,10 +47,10 @@ class Step(BaseModel):
 
 
 class Deployed(BaseModel):
-    """The answer to a deploy or a rollback."""
+    """The answer to a deploy, a rollback or a retry."""
 
     service_id: str = Field(examples=[_ID])
-    status: Literal["deployed", "planned"]
+    status: Literal["deployed", "planned", "started"]
     endpoints: list[str] = Field(
         description="the path of each method; with the version in it where another version is the latest",
         examples=[["/shop.Orders/place"]],
@@ -71,6 +71,7 @@ class Listed(BaseModel):
     state: str = Field(description="starting, ready, degraded, draining or stopped", examples=["ready"])
     digest: str = Field(examples=[_DIGEST])
     version: str = Field(examples=["1.0.0"])
+    last_error: str | None = Field(description="why it is stopped, or what an instance of it failed by last")
 
 
 class Services(BaseModel):
@@ -103,4 +104,3 @@ class Shown(Listed):
     instances: dict[str, int]
     mailbox: dict[str, int]
     previous: list[str] = Field(description="digests that a rollback goes back to, nearest first")
-    last_error: str | None

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from insula.deployments.contract import Listed
-from insula.edge.page import page, table
+from insula.edge.page import LISTED, more, page, table
 
 ROUTES = (
     ("GET", "/api/v1/health", "whether the server is up; never needs a token"),
@@ -16,6 +16,7 @@ ROUTES = (
     ("GET", "/api/v1/packages/{service_id}", "one service in full"),
     ("DELETE", "/api/v1/packages/{service_id}", "undeploy it"),
     ("POST", "/api/v1/packages/{service_id}/rollback", "back to the package before"),
+    ("POST", "/api/v1/packages/{service_id}/retry", "start it, where it is stopped"),
     ("GET", "/metrics", "what it has counted, for Prometheus"),
     ("GET", "/openapi.json", "all of this for programs"),
 )
@@ -36,11 +37,12 @@ def as_html(version: str, public_url: str, services: Sequence[Listed]) -> bytes:
     """The page, every text escaped."""
     url = escape(public_url, quote=True)
     public = f' Services answer at <a href="{url}">{url}</a>.' if url else ""
-    listed = [(f"<code>{escape(one.id)}</code>", escape(one.state), escape(one.version)) for one in services]
+    listed = [(f"<code>{escape(one.id)}</code>", escape(one.state), escape(one.version)) for one in services[:LISTED]]
     return page(
         "Insula admin",
         f"<h1>Insula {escape(version)}</h1><p>This is the admin port.{public}</p>"
         f"<h2>Services</h2>{table(listed) if listed else '<p>None yet.</p>'}"
+        f"{more(len(services) - len(listed), 'insula list')}"
         "<h2>On the command line</h2><pre>insula deploy NAME.okra.pkg\ninsula list\ninsula --help</pre>"
         f"<h2>For programs</h2>{table([_row(*route) for route in ROUTES])}",
     )

@@ -95,6 +95,10 @@ class AdminClient:
         """Back to the package before."""
         return self._ask("POST", f"/api/v1/packages/{quote(service_id, safe='')}/rollback", params=_query(plan=plan))
 
+    def retry(self, service_id: str) -> dict[str, Any]:
+        """Starts one that is stopped."""
+        return self._ask("POST", f"/api/v1/packages/{quote(service_id, safe='')}/retry")
+
     def deploy(self, source: str, *, override: bool, plan: bool) -> dict[str, Any]:
         """Deploys a package that the server fetches."""
         body = {"source": source, "override": override}

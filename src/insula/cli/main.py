@@ -74,6 +74,7 @@ for command in (
     packages.show,
     packages.undeploy,
     packages.rollback,
+    packages.retry,
     call.call,
     inspect.inspect,
     authoring.new,

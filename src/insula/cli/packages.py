@@ -1,4 +1,4 @@
-"""`deploy`, `list`, `show`, `undeploy`, `rollback`: the admin API for people."""
+"""`deploy`, `list`, `show`, `undeploy`, `rollback`, `retry`: the admin API for people."""
 
 from __future__ import annotations
 
@@ -65,6 +65,21 @@ def rollback(service: str, plan: bool, timeout: float, as_json: bool, admin_url:
     output.as_json(done) if as_json else _print_deployed(done)
 
 
+@click.command("retry")
+@options.service
+@options.timeout(300)
+@options.admin
+def retry(service: str, timeout: float, as_json: bool, admin_url: str | None, token: str | None) -> None:
+    """Start a service that is stopped.
+
+    One that did not start with the server, or that is not started any more since the server's process ended three times
+    while it was being started: insula list says why. Once it runs, what was counted is forgotten.
+    """
+    with _client(options.target(admin_url=admin_url, token=token), timeout) as client:
+        done = client.retry(service)
+    output.as_json(done) if as_json else _print_deployed(done)
+
+
 @click.command("undeploy")
 @options.service
 @options.timeout(300)
@@ -95,6 +110,9 @@ def list_services(as_json: bool, admin_url: str | None, token: str | None) -> No
     fields = ("id", "state", "version", "deployed_at", "source")
     rows = [[_DIGEST.sub(r"\1…", str(one.get(field, ""))) for field in fields] for one in services]
     output.table(("SERVICE", "STATE", "VERSION", "DEPLOYED", "SOURCE"), rows)
+    for one in services:
+        if one.get("state") == "stopped":
+            output.line(f"{one.get('id')} is stopped: {one.get('last_error') or 'the log of the server says why'}")
 
 
 @click.command("show")

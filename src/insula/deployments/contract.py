@@ -17,8 +17,8 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Deployed(msgspec.Struct, frozen=True):
-    """The answer to a deploy. `status` is `deployed` or `planned`; `endpoints` are the shortest paths that lead to it;
-    `changes` says in plain words what is (or would be) different from what runs now."""
+    """The answer to a deploy. `status` is `deployed`, `planned` or `started`; `endpoints` are the shortest paths that
+    lead to it; `changes` says in plain words what is (or would be) different from what runs now."""
 
     service_id: str
     status: str
@@ -31,7 +31,8 @@ class Deployed(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """One deployed service in the list. `deployed_at` is RFC 3339 in UTC; `version` is okra.json's."""
+    """One deployed service in the list. `deployed_at` is RFC 3339 in UTC; `version` is okra.json's; `last_error` is why it
+    is stopped, or what an instance of it failed by last."""
 
     id: str
     source: str
@@ -39,6 +40,7 @@ class Listed(msgspec.Struct, frozen=True):
     state: str
     digest: str
     version: str
+    last_error: str | None = None
 
 
 class Method(msgspec.Struct, frozen=True):
@@ -63,12 +65,12 @@ class Shown(Listed, frozen=True):
     instances: dict[str, int] = {}
     mailbox: dict[str, int] = {}
     previous: list[str] = []
-    last_error: str | None = None
 
 
 class Deployments(Protocol):
     """Desired state and the way to change it. Errors: PackageError 400, CallerError 404 (no such source or service),
-    409 (exists, or another deploy of it is under way), 403 (asks for more than is granted), 413, 507."""
+    409 (exists, or another deploy of it is under way), 403 (asks for more than is granted), 413, 507; 503 while the server
+    starts (but for what looks, `undeploy` and `retry`) or stops."""
 
     async def deploy(self, source: str, *, override: bool = False, plan: bool = False) -> Deployed:
         """Deploys a `file://`, `s3://`, `https://` or `depot:sha256:…` source."""
@@ -87,3 +89,7 @@ class Deployments(Protocol):
 
     async def rollback(self, service_id: str, *, plan: bool = False) -> Deployed:
         """Deploys the digest before the present one; 409 `failed_precondition` where there is none."""
+
+    async def retry(self, service_id: str) -> Deployed:
+        """Starts one that is shown as stopped; 409 `failed_precondition` where it is not. Its errors are those of a
+        deploy."""

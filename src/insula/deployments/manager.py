@@ -6,25 +6,32 @@ the same steps whatever it comes from: the package is read and checked into the 
 that can fail does so before it is written down, and leaves all as it was. What is written down is acknowledged: after a
 kill the next start runs it.
 
-One change of a service at a time: a second one is refused at once with 409 rather than queued, so that its sender decides
-by what it then sees. Different services deploy side by side.
+A change claims its service and its names first (see `claims`); different services deploy side by side. From the write
+to the flip a change is carried through even where its sender has left, so what is written down is what runs.
+
+While the server starts (see `starting`), services can be looked at, undeployed and tried again; every other change is
+`unavailable` until the start is over, which takes seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from insula.calls import ServiceId
+from insula.background import Tasks, carried_through
 from insula.deployments import changes, views
-from insula.deployments.contract import Deployed, Listed, Shown, Step
+from insula.deployments.attempts import GIVEN_UP, SUSPECT, Attempt, Attempts
+from insula.deployments.claims import Claims
+from insula.deployments.contract import Deployed, Listed, Shown
+from insula.deployments.desired import Desired
 from insula.deployments.gate import Gate
+from insula.deployments.starting import Start
+from insula.deployments.stopwatch import Stopwatch
 from insula.errors import CallerError, Code, InsulaError, UnavailableError
 
 if TYPE_CHECKING:
@@ -37,26 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("insula.deployments")
 
-#: How many generations are staged at once when the server starts.
-START_WIDTH = 4
-
-
-class Stopwatch:
-    """The steps of one deploy and how long each took."""
-
-    def __init__(self) -> None:
-        self.steps: list[Step] = []
-        self._since = time.perf_counter()
-
-    def done(self, name: str) -> None:
-        """Ends a step that began when the one before it ended."""
-        now = time.perf_counter()
-        self.steps.append(Step(name, round((now - self._since) * 1000, 1)))
-        self._since = now
-
 
 class DeploymentManager:
-    """Implements `contract.Deployments`. Lives on the event loop; `start` once before, `stop` once after.
+    """Implements `contract.Deployments`. Lives on the event loop; `load` and `start` once before, `stop` once after.
 
     `stage` makes a running generation of a package: it raises and leaves nothing behind, or its result is ready.
     """
@@ -68,6 +58,7 @@ class DeploymentManager:
         depot: Depot,
         repository: DeploymentRepository,
         registry: Registry,
+        attempts: Attempts,
         stage: Callable[[Package, Callable[[str], None]], Awaitable[Generation]],
         drain_timeout: float,
     ) -> None:
@@ -75,55 +66,92 @@ class DeploymentManager:
         self._depot = depot
         self._repository = repository
         self._registry = registry
+        self._attempts = attempts
         self._stage = stage
         self._drain_timeout = drain_timeout
-        self._rows: dict[str, DeploymentRow] = {}  # desired state, in the order of deployment
-        self._failed: dict[str, str] = {}  # service id -> why the present digest does not run
+        self._desired = Desired(registry)
         self._uncertain: set[str] = set()  # services whose last change may or may not have been written down
         self._foreign: frozenset[str] = frozenset()  # packages in the depot that are not this database's to sweep
-        self._changing: set[str] = set()
+        self._claims = Claims()
         self._depot_gate = Gate()
         self._sweep_due = False
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Tasks()
+        self._start: Start | None = None  # until it is over
         self._stopping = False
 
     # Life
 
-    async def start(self) -> None:
-        """Runs what the database says. A service that cannot start is logged, shown as stopped, and stops no other."""
+    async def load(self) -> None:
+        """Reads what is to run: it can be looked at and undeployed from here on."""
         rows = await self._repository.all()
-        self._rows = {row.service_id: row for row in rows}
+        self._desired.rows = {row.service_id: row for row in rows}
         if not rows:
             await self._keep_what_is_there()
-        gate = asyncio.Semaphore(START_WIDTH)
+        self._attempts.keep(Attempt(row.service_id, row.digest) for row in rows)
+        first, last = [], []
+        for row in rows:
+            deaths = self._attempts.deaths(row.service_id, row.digest)
+            if deaths >= GIVEN_UP:
+                self._desired.note_failure(
+                    row.service_id,
+                    f"the server's process ended {deaths} times while this was being started, and it is not started any "
+                    f"more (insula retry {row.service_id} tries again)",
+                )
+            elif deaths >= SUSPECT:
+                log.warning("%s is started last: the process ended %d times at its start", row.service_id, deaths)
+                last.append(row)
+            else:
+                first.append(row)
+        self._start = Start(first, last, bring_up=self._bring_up, install=self._install)
+        self._desired.is_coming = self._start.has
 
-        async def prepare(row: DeploymentRow) -> Generation | None:
-            async with gate:
-                try:
-                    return await self._stage(await self._depot.get(row.digest), lambda _: None)
-                except InsulaError as error:
-                    self._failed[row.service_id] = str(error)
-                    log.error("%s does not start: %s", row.service_id, error)
-                except Exception:
-                    self._failed[row.service_id] = "internal error"
-                    log.exception("%s does not start", row.service_id)
-                return None
-
-        prepared = zip(rows, await asyncio.gather(*map(prepare, rows)), strict=True)
-        await self._install([(row, generation) for row, generation in prepared if generation is not None])
+    async def start(self) -> None:
+        """Runs what `load` has read. A service that cannot start is logged, shown as stopped, and stops no other."""
+        assert self._start is not None
+        async with self._depot_gate.shared():
+            await self._start.run()
+        self._start = None
         self._sweep_later()
+
+    async def _bring_up(self, row: DeploymentRow) -> Generation | None:
+        try:
+            return await self._staged(await self._depot.get(row.digest), lambda _: None)
+        except InsulaError as error:
+            self._desired.note_failure(row.service_id, str(error))
+        except Exception:
+            log.exception("%s does not start", row.service_id)
+            self._desired.failed[row.service_id] = "internal error"
+        return None
+
+    async def _staged(self, package: Package, step: Callable[[str], None]) -> Generation:
+        """Stages a package. Where it is what is written down of its service, the attempt is marked: the next start stages
+        it as well."""
+        row = self._desired.rows.get(str(package.service_id))
+        if row is None or row.digest != package.digest:
+            return await self._stage(package, step)
+        generation = None
+        try:
+            async with self._attempts.marked(row.service_id, row.digest):
+                generation = await self._stage(package, step)
+        except BaseException:
+            if generation is not None:  # cancelled while the end of the attempt was noted
+                await generation.close()
+            raise
+        return generation
 
     async def _install(self, started: list[tuple[DeploymentRow, Generation]]) -> None:
         """All at once; where they do not go together, one after the other, as they were deployed."""
+        order = {service_id: place for place, service_id in enumerate(self._desired.rows)}
         try:
-            self._registry.fill([generation for _, generation in started])
+            self._registry.fill(
+                [generation for _, generation in started], lambda each: order.get(str(each.id), len(order))
+            )
         except InsulaError:
             for row, generation in started:
                 try:
-                    self._registry.install(generation)
+                    self._registry.install(generation, place=self._desired.place(row.service_id))
                 except InsulaError as error:
-                    self._failed[row.service_id] = str(error)
-                    log.error("%s does not start: %s", row.service_id, error)
+                    self._desired.note_failure(row.service_id, str(error))
                     await generation.close()
 
     async def _keep_what_is_there(self) -> None:
@@ -139,8 +167,8 @@ class DeploymentManager:
     async def stop(self) -> None:
         """Refuses further changes, waits for those under way within the drain time, then stops every service."""
         self._stopping = True
-        if self._background:
-            await asyncio.wait(self._background, timeout=self._drain_timeout)
+        await self._claims.ended(self._drain_timeout)
+        await self._background.ended(self._drain_timeout)
         generations = list(self._registry.generations)
         await asyncio.gather(*(self._retire(generation) for generation in generations))
 
@@ -171,7 +199,7 @@ class DeploymentManager:
         """See the contract."""
         watch = Stopwatch()
         async with self._changing_depot(), self._alone(service_id):
-            present = self._row(service_id)
+            present = self._desired.row(service_id)
             history = await self._repository.previous(service_id)
             if not history:
                 raise CallerError(
@@ -192,24 +220,50 @@ class DeploymentManager:
                 ),
             )
 
+    async def retry(self, service_id: str) -> Deployed:
+        """See the contract."""
+        watch = Stopwatch()
+        async with self._depot_gate.shared(), self._alone(service_id):
+            row = self._desired.row(service_id)
+            if self._registry.running(service_id) is not None or self._desired.is_coming(service_id):
+                raise CallerError(
+                    f"{service_id} is not stopped",
+                    code=Code.FAILED_PRECONDITION,
+                    status=409,
+                    hint=f"see how it is: insula show {service_id}",
+                )
+            try:
+                package = await self._depot.get(row.digest)
+                watch.done("read")
+                return await self._replace(package, row.source, watch, plan=False, write=None)
+            except InsulaError as error:
+                self._desired.note_failure(service_id, str(error))
+                raise
+
     async def undeploy(self, service_id: str) -> None:
         """See the contract."""
         async with self._alone(service_id):
-            self._row(service_id)
-            with self._noting_doubt(service_id):
-                await self._repository.remove(service_id)
-            del self._rows[service_id]
-            self._failed.pop(service_id, None)
-            if self._registry.find(service_id) is not None:
-                await self._retire(self._registry.remove(service_id))
+            self._desired.row(service_id)
+            if self._start is not None:
+                await self._start.call_off(service_id)
+            await carried_through(self._remove(service_id), f"undeploying {service_id}")
         log.info("%s undeployed", service_id)
         self._sweep_later()
+
+    async def _remove(self, service_id: str) -> None:
+        with self._noting_doubt(service_id):
+            await self._repository.remove(service_id)
+        del self._desired.rows[service_id]
+        self._desired.failed.pop(service_id, None)
+        await self._attempts.forget(service_id)
+        if self._registry.running(service_id) is not None:
+            await self._retire(self._registry.remove(service_id))
 
     async def _change(self, package: Package, source: str, watch: Stopwatch, *, override: bool, plan: bool) -> Deployed:
         watch.done("read")
         service_id = str(package.service_id)
-        async with self._alone(service_id):
-            present = self._rows.get(service_id)
+        async with self._alone(service_id, beside=self._desired.rows):
+            present = self._desired.rows.get(service_id)
             if present is not None and not override and not plan:
                 raise CallerError(
                     f"{service_id} is deployed already",
@@ -236,37 +290,24 @@ class DeploymentManager:
         watch: Stopwatch,
         *,
         plan: bool,
-        write: Callable[[], Awaitable[DeploymentRow]],
+        write: Callable[[], Awaitable[DeploymentRow]] | None,
     ) -> Deployed:
-        """The steps that every change shares, from a checked package to the flip."""
+        """The steps that every change shares, from a checked package to the flip. `write` is None where what runs from now
+        on is written down already."""
         service_id = str(package.service_id)
-        old = self._registry.find(service_id)
-        generation = await self._stage(package, watch.done)
-        try:
-            self._registry.check(generation)
-            planned = changes.describe(package, old.package if old else None)
-            if not plan:
-                with self._noting_doubt(service_id):
-                    row = await write()
-                watch.done("written")
-        except BaseException:
-            await generation.close()
-            raise
+        old = self._registry.running(service_id)
+        planned = changes.describe(package, old.package if old else None)
+        generation = await self._staged(package, watch.done)
         if plan:
             await generation.close()
         else:
-            # From here to the end nothing can fail and nothing is awaited: what is written down is what runs.
-            self._rows[service_id] = row
-            self._failed.pop(service_id, None)
-            replaced = self._registry.install(generation, place=self._place(service_id))
-            watch.done("live")
+            commit = self._commit(generation, watch, write)
+            await carried_through(commit, f"the deployment of {service_id}")
             log.info("%s deployed: %s, %s", service_id, package.digest[:12], "; ".join(planned))
-            if replaced is not None:
-                self._later(self._retire(replaced))
         return Deployed(
             service_id=service_id,
-            status="planned" if plan else "deployed",
-            endpoints=package.endpoints(latest=self._leads(service_id)),
+            status="planned" if plan else "deployed" if write else "started",
+            endpoints=package.endpoints(latest=self._desired.leads(service_id)),
             digest=f"sha256:{package.digest}",
             version=package.config.version,
             source=source,
@@ -274,67 +315,54 @@ class DeploymentManager:
             steps=watch.steps,
         )
 
+    async def _commit(
+        self, generation: Generation, watch: Stopwatch, write: Callable[[], Awaitable[DeploymentRow]] | None
+    ) -> None:
+        """Writes down and flips. Whatever fails closes the generation."""
+        service_id = str(generation.id)
+        written = False
+        try:
+            self._check_running()
+            self._registry.check(generation)
+            if write is not None:
+                with self._noting_doubt(service_id):
+                    self._desired.rows[service_id] = await write()
+                written = True
+                watch.done("written")
+            # From here to the flip nothing is awaited: what is written down is what runs.
+            replaced = self._registry.install(generation, place=self._desired.place(service_id))
+        except BaseException as error:
+            if written:
+                self._desired.note_failure(
+                    service_id, str(error) if isinstance(error, InsulaError) else "internal error"
+                )
+            await generation.close()
+            raise
+        self._desired.failed.pop(service_id, None)
+        watch.done("live")
+        if replaced is not None:
+            self._background.start(self._retire(replaced), f"the end of what {service_id} was before")
+        await self._attempts.forget(service_id)
+
     # Views
 
     def list(self) -> list[Listed]:
         """See the contract."""
-        return [self._listed(row) for row in self._rows.values()]
+        return [self._desired.listed(row) for row in self._desired.rows.values()]
 
     async def show(self, service_id: str) -> Shown:
         """See the contract."""
-        row = self._row(service_id)
-        generation = self._registry.find(service_id)
-        latest = generation is not None and self._leads(service_id)
+        listed = self._desired.listed(self._desired.row(service_id))
+        generation = self._registry.running(service_id)
+        latest = generation is not None and self._desired.leads(service_id)
         previous = [f"sha256:{entry.digest}" for entry in await self._repository.previous(service_id)]
-        failed = self._failed.get(service_id)
-        return views.show(self._listed(row), generation, latest=latest, failed=failed, previous=previous)
+        return views.show(listed, generation, latest=latest, previous=previous)
 
     def stopped(self, name: str) -> str | None:
         """The full id of a service that is deployed and does not run, by that or by its name without version."""
-        for service_id in self._failed:
-            if (
-                name in (service_id, ServiceId.parse(service_id).unversioned)
-                and self._registry.find(service_id) is None
-            ):
-                return service_id
-        return None
-
-    def _listed(self, row: DeploymentRow) -> Listed:
-        generation = self._registry.find(row.service_id)
-        return Listed(
-            id=row.service_id,
-            source=row.source,
-            deployed_at=row.deployed_at,
-            state=generation.service.state.value if generation else "stopped",
-            digest=f"sha256:{row.digest}",
-            version=row.version,
-        )
+        return self._desired.stopped(name)
 
     # Parts
-
-    def _row(self, service_id: str) -> DeploymentRow:
-        if (generation := self._registry.find(service_id)) is not None and str(generation.id) != service_id:
-            raise CallerError(f"{service_id} names no version", hint=f"write {generation.id}")
-        ServiceId.parse(service_id)
-        row = self._rows.get(service_id)
-        if row is None:
-            raise CallerError(f"{service_id} is not deployed", code=Code.NOT_FOUND, hint="see what is: insula list")
-        return row
-
-    def _place(self, service_id: str) -> int:
-        """Where a service stands among those that run: one that did not start at first keeps its place in the order."""
-        place = 0
-        for other in self._rows:
-            if other == service_id:
-                break
-            place += self._registry.find(other) is not None
-        return place
-
-    def _leads(self, service_id: str) -> bool:
-        """Whether paths without a version lead to this one, or will once it is deployed: none that runs is later."""
-        later = list(self._rows)[list(self._rows).index(service_id) + 1 :] if service_id in self._rows else []
-        name = ServiceId.parse(service_id).unversioned
-        return not any(ServiceId.parse(one).unversioned == name and self._registry.find(one) for one in later)
 
     @contextmanager
     def _noting_doubt(self, service_id: str) -> Iterator[None]:
@@ -350,26 +378,21 @@ class DeploymentManager:
         row = next((row for row in await self._repository.all() if row.service_id == service_id), None)
         self._uncertain.discard(service_id)
         if row is not None:
-            self._rows[service_id] = row
-        elif self._rows.pop(service_id, None) is not None and self._registry.find(service_id) is not None:
+            self._desired.rows[service_id] = row
+        elif self._desired.rows.pop(service_id, None) is not None and self._registry.running(service_id) is not None:
             await self._retire(self._registry.remove(service_id))
 
     @asynccontextmanager
-    async def _alone(self, service_id: str) -> AsyncIterator[None]:
-        if self._stopping:
-            raise UnavailableError("the server is stopping", hint="try again when it is up")
-        if service_id in self._changing:
-            raise CallerError(
-                f"another change of {service_id} is under way",
-                code=Code.ABORTED,
-                hint="wait for it, look at the result with `insula list`, and try again",
-            )
-        self._changing.add(service_id)
-        try:
+    async def _alone(self, service_id: str, *, beside: Iterable[str] = ()) -> AsyncIterator[None]:
+        """Claims the service, and its names against those of the services `beside` it."""
+        self._check_running()
+        with self._claims.claim(service_id, deployed=beside):
             await self._end_doubt(service_id)
             yield
-        finally:
-            self._changing.discard(service_id)
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise UnavailableError("the server is stopping", hint="try again when it is up")
 
     async def _retire(self, generation: Generation) -> None:
         await generation.service.drain(self._drain_timeout)
@@ -377,7 +400,15 @@ class DeploymentManager:
 
     @asynccontextmanager
     async def _changing_depot(self) -> AsyncIterator[None]:
-        """From the first byte of a package to the flip, nothing is swept; afterwards what nobody needs is."""
+        """From the first byte of a package to the flip, nothing is swept; afterwards what nobody needs is. UnavailableError
+        while the server starts."""
+        if self._start is not None:
+            raise UnavailableError(
+                "the server is starting and takes no deployment yet",
+                reason="starting",
+                hint="try again once /health/ready of the public port answers 200",
+                retry_after=1.0,
+            )
         try:
             async with self._depot_gate.shared():
                 yield
@@ -387,7 +418,7 @@ class DeploymentManager:
     def _sweep_later(self) -> None:
         if not self._sweep_due and not self._stopping:
             self._sweep_due = True
-            self._later(self._sweep())
+            self._background.start(self._sweep(), "the sweep of the depot")
 
     async def _sweep(self) -> None:
         async with self._depot_gate.alone():
@@ -396,14 +427,6 @@ class DeploymentManager:
                 await self._depot.sweep(self._foreign | await self._repository.digests())
             except InsulaError as error:
                 log.warning("the depot was not swept: %s", error)
-
-    def _later(self, work: Awaitable[None]) -> None:
-        async def run() -> None:
-            await work
-
-        task = asyncio.create_task(run())
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
 
 
 def _told(source: str) -> str:

@@ -8,13 +8,11 @@ from insula.deployments.contract import Listed, Method, Shown
 from insula.services.generation import Generation
 
 
-def show(
-    listed: Listed, generation: Generation | None, *, latest: bool, failed: str | None, previous: list[str]
-) -> Shown:
-    """`generation` is None where the present digest does not run; `failed` then says why."""
+def show(listed: Listed, generation: Generation | None, *, latest: bool, previous: list[str]) -> Shown:
+    """`generation` is None where the present digest does not run."""
     base = msgspec.structs.asdict(listed)
     if generation is None:
-        return Shown(**base, last_error=failed, previous=previous)
+        return Shown(**base, previous=previous)
     package, service = generation.package, generation.service
     endpoints = package.endpoints(latest=latest)
     signatures = {method.name: method for method in package.schema.service.methods}
@@ -41,5 +39,4 @@ def show(
         instances=service.instances(),
         mailbox=service.mailbox(),
         previous=previous,
-        last_error=service.last_error,
     )

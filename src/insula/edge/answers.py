@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from insula.edge.compression import CODINGS, preferred
 from insula.edge.exchange import Head, Response, Route
-from insula.edge.fields import fault
 from insula.edge.rest import refusal
 from insula.errors import Code, GuestError, InsulaError
+from insula.fields import fault
 
 _log = logging.getLogger("insula.edge")
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from insula.edge.admission import admit
@@ -23,14 +24,20 @@ from insula.edge.asgi import App, Receive, Scope, Send
 from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
-from insula.edge.exchange import Answer, Answerer, Check, Head, HttpError, Response, Route
-from insula.edge.metrics import Metrics
+from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
+from insula.edge.metrics import Metrics, RouteStats
+from insula.edge.offload import Offload
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
+from insula.shares import Shares
+
+T = TypeVar("T")
 
 #: Bodies of this size and more are counted while they wait for their answer.
 COUNTED_FROM = 65_536
+#: Seconds that a large answer waits to be compressed.
+COMPRESSED_WITHIN = 2.0
 #: Seconds over a route's timeout before the edge answers in the place of a service that does not keep it.
 SLACK = 1.0
 #: What a request that its client gave up is counted as.
@@ -42,8 +49,8 @@ class Application:
 
     `missing` is the route of what has none; its handler refuses. `checks` are asked in order at every request, and are
     swapped whole as well. Whoever keeps something that follows from the two is told of a new one by `on_change`. `backlog`
-    bounds what has come of bodies that are not whole; whole ones that wait for their answer have the same bound, and what
-    is above it is refused.
+    bounds what has come of bodies that are not whole. Whole ones have the same bound until their answer is there; each
+    service has its share of that, and of the threads of `offload`.
     """
 
     def __init__(
@@ -57,7 +64,8 @@ class Application:
     ) -> None:
         self._checks = checks
         self.backlog = backlog or Backlog()
-        self._in_hand = 0  # bytes of counted bodies that wait for their answer
+        self.in_hand: Shares[str] = Shares(self.backlog.most)  # bytes of large bodies that are worked on, by tenant
+        self.offload = Offload()
         self.missing = missing
         self.metrics = metrics or Metrics()
         self._table = table
@@ -71,8 +79,15 @@ class Application:
     @table.setter
     def table(self, table: RouteTable) -> None:
         self._table = table
-        labels = {route.label for route in table.exact.values()} | {route.label for _, route in table.prefixes}
-        self.metrics.keep(labels | {self.missing.label})
+        self.metrics.keep(table.labels, self.missing.label)
+        self._tell()
+
+    def change(self, gone: Iterable[tuple[bytes, Route]], come: Iterable[tuple[bytes, Route]]) -> None:
+        """Takes some paths, with their routes, out of the table and puts others in; costs what changes. CallerError, and
+        nothing done, where a path is taken."""
+        gone = tuple(gone)
+        self._table = self._table.changed(gone, come)
+        self.metrics.forget({route.label for _, route in gone} - self._table.labels.keys())
         self._tell()
 
     @property
@@ -105,21 +120,33 @@ class Application:
         if bare:
             head.method = "GET"
         taken = Taken()
-        await self._give(head, route, self._ask(head, route, receive, taken), taken, send, bare=bare)
+        stats = self.metrics.route(route.label)
+        await self._give(head, route, stats, self._ask(head, route, receive, taken), taken, send, bare=bare)
 
     def finishing(self, head: Head, route: Route, answer: Answer, bytes_in: int) -> App:
         """An application that finishes one request which the fast lane has begun: its answer is not there yet, or not yet
         as it goes out."""
 
+        stats = self.metrics.route(route.label)
+
         async def finish(_: Scope, receive: Receive, send: Send) -> None:
-            await self._give(head, route, _arrived(answer, route, receive), Taken(bytes_in), send)
+            await self._give(head, route, stats, _arrived(answer, route, receive), Taken(bytes_in), send)
 
         return finish
 
     async def _give(
-        self, head: Head, route: Route, answer: Awaitable[Response], taken: Taken, send: Send, *, bare: bool = False
+        self,
+        head: Head,
+        route: Route,
+        stats: RouteStats,
+        answer: Awaitable[Response],
+        taken: Taken,
+        send: Send,
+        *,
+        bare: bool = False,
     ) -> None:
-        """Sends the answer once it is there, and counts the request; `bare` leaves the body out."""
+        """Sends the answer once it is there, and counts the request; `bare` leaves the body out. `stats` are those of the
+        route from when it was found, since it may leave the table meanwhile."""
         metrics = self.metrics
         metrics.in_flight += 1
         status, sent = CLIENT_GONE, 0
@@ -127,7 +154,7 @@ class Application:
             response = await _whole(head, route, answer)
             varies, coding = negotiated(head, response)
             if coding is not None and len(response.body) >= THREAD_FROM:
-                added, body = await asyncio.to_thread(finished, head, response, varies, coding)
+                added, body = await self._compressed(head, route, response, varies, coding)
             else:
                 added, body = finished(head, response, varies, coding)
             status, sent = response.status, len(body)
@@ -138,7 +165,20 @@ class Application:
             pass
         finally:
             metrics.in_flight -= 1
-            metrics.route(route.label).record(status, time.monotonic() - head.received, taken.bytes, sent)
+            stats.record(status, time.monotonic() - head.received, taken.bytes, sent)
+
+    async def _compressed(
+        self, head: Head, route: Route, response: Response, varies: bool, coding: bytes
+    ) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
+        """A large answer as it goes out. Where its service has as much to compress as it may, or the threads do not come
+        to it in time, it goes out as it is."""
+        if self.offload.has_room(route.tenant):
+            try:
+                async with asyncio.timeout(COMPRESSED_WITHIN):
+                    return await self.offload.run(route.tenant, finished, head, response, varies, coding)
+            except TimeoutError:
+                pass
+        return finished(head, response, varies, None)
 
     async def _ask(self, head: Head, route: Route, receive: Receive, taken: Taken) -> Response:
         methods = route.methods
@@ -158,31 +198,53 @@ class Application:
         if error is not None:
             raise error
         codings = codings_of(head.get(b"content-encoding")) if route.inflate else []
-        body = b""
-        if head.get(b"content-length") is not None or head.get(b"transfer-encoding") is not None:
-            body = await read_body(receive, route.max_body, self.backlog)
-            taken.bytes = len(body)
+        if head.get(b"content-length") is None and head.get(b"transfer-encoding") is None:
+            return await _arrived(answer(head, b""), route, receive)
+        body = await read_body(receive, route.max_body, self.backlog, route.tenant)
+        taken.bytes = len(body)
+        hand = _Hand(self.in_hand, route.tenant)
+        try:
+            hand.has(len(body))
             if codings:
-                body = await inflate_body(codings, body, route.max_body)
-        if len(body) < COUNTED_FROM:
+                run = partial(self.offload.run, route.tenant)
+                body = await inflate_body(
+                    codings, body, route.max_body, lambda *call: _awaited(run(*call), route, receive)
+                )
+                hand.has(len(body))
             return await _arrived(answer(head, body), route, receive)
-        return await self._counted(head, answer, body, route, receive)
+        finally:
+            hand.has(0)
 
-    async def _counted(self, head: Head, answer: Answerer, body: bytes, route: Route, receive: Receive) -> Response:
-        """The answer to a request whose body is large enough to be counted, where there is room for it."""
-        size = len(body)
-        if self._in_hand and self._in_hand + size > self.backlog.most:
+    def close(self) -> None:
+        """Ends the threads of the edge."""
+        self.offload.close()
+
+
+class _Hand:
+    """The bytes of one body that is worked on, in the share of its tenant; small ones are not counted. A body that is
+    larger than a share can be counts as all of it."""
+
+    __slots__ = ("_shares", "_tenant", "_units")
+
+    def __init__(self, shares: Shares[str], tenant: str) -> None:
+        self._shares = shares
+        self._tenant = tenant
+        self._units = 0
+
+    def has(self, size: int) -> None:
+        """Notes how large the body is now; UnavailableError where there is no room for it."""
+        units = min(size, self._shares.most // 2) if size >= COUNTED_FROM else 0
+        more = units - self._units
+        if more < 0:
+            self._shares.give(self._tenant, -more)
+        elif more and not self._shares.take(self._tenant, more):
             raise UnavailableError(
-                "the server works on as many large requests as it can hold",
+                "the server works on as many large requests to this service as it can hold",
                 reason="backlog_full",
                 hint="try again in a moment",
                 retry_after=1.0,
             )
-        self._in_hand += size
-        try:
-            return await _arrived(answer(head, body), route, receive)
-        finally:
-            self._in_hand -= size
+        self._units = units
 
 
 class Taken:
@@ -235,18 +297,22 @@ def _with_implied(methods: frozenset[str]) -> frozenset[str]:
 
 
 async def _arrived(answer: Answer, route: Route, receive: Receive) -> Response:
-    """The answer when it is there; it is given up when the client leaves or the route's time and a little more is over."""
-    if isinstance(answer, Response):
-        return answer
+    """The answer when it is there, as `_awaited`."""
+    return answer if isinstance(answer, Response) else await _awaited(answer, route, receive)
+
+
+async def _awaited(work: asyncio.Future[T], route: Route, receive: Receive) -> T:
+    """What comes of it when it is there; it is given up when the client leaves or the route's time and a little more is
+    over."""
     deadline = time.monotonic() + route.timeout + SLACK
     watcher: asyncio.Future[Any] = asyncio.ensure_future(receive())
     try:
         while True:
-            await asyncio.wait((answer, watcher), timeout=deadline - time.monotonic(), return_when="FIRST_COMPLETED")
-            if answer.done():
-                if answer.cancelled():
+            await asyncio.wait((work, watcher), timeout=deadline - time.monotonic(), return_when="FIRST_COMPLETED")
+            if work.done():
+                if work.cancelled():
                     raise InsulaError("the call was cancelled", code=Code.CANCELED)
-                return answer.result()
+                return work.result()
             if not watcher.done():
                 raise DeadlineError("the call's time was over before there was an answer")
             if watcher.result()["type"] == "http.disconnect":
@@ -254,5 +320,5 @@ async def _arrived(answer: Answer, route: Route, receive: Receive) -> Response:
             watcher = asyncio.ensure_future(receive())
     finally:
         watcher.cancel()
-        if not answer.done():
-            answer.cancel()
+        if not work.done():
+            work.cancel()

@@ -1,9 +1,10 @@
-"""What slow clients may make this server hold, all of them together: bodies that still come, answers that are not read.
+"""What slow clients may make this server hold, all of them together: bodies that still come, requests sent ahead, answers
+that are not read.
 
 Each connection has its bounds in bytes and in time, but thousands of connections times megabytes times minutes is more
-than a machine has. So their sum has a bound as well. Where it is passed, whoever has held bytes for the longest time gives
-them up, until the rest fits: a client that takes part is done long before it is the oldest, and one that only holds on
-makes room for it.
+than a machine has. So their sum has a bound as well. Where it is passed, those give up who hold most: of the tenant (a
+service, or a client's address) that has most of the bytes, the holder that began first, until the rest fits. A client that
+takes part is done long before it is the oldest, and one that only holds on makes room for it.
 """
 
 from __future__ import annotations
@@ -28,20 +29,48 @@ class Backlog:
     def __init__(self, most: int = 256 << 20) -> None:
         self.held = 0
         self.most = most
-        self._sizes: dict[Holder, int] = {}  # the one that began first stands first
+        self._tenants: dict[str, _Tenant] = {}
+        self._of: dict[Holder, _Tenant] = {}
 
-    def hold(self, holder: Holder, size: int) -> None:
-        """Notes how many bytes a holder has now. Others, or this one, may be told to give theirs up."""
-        self.held += size - self._sizes.get(holder, 0)
-        self._sizes[holder] = size
-        while self.held > self.most and len(self._sizes) > 1:
-            oldest = next(iter(self._sizes))
+    def hold(self, holder: Holder, size: int, tenant: str = "") -> None:
+        """Notes how many bytes a holder has now. Others, or this one, may be told to give theirs up. A holder keeps the
+        tenant that it was first noted with."""
+        of = self._of.get(holder)
+        if of is None:
+            of = self._tenants.get(tenant)
+            if of is None:
+                of = self._tenants[tenant] = _Tenant(tenant)
+            self._of[holder] = of
+        more = size - of.sizes.get(holder, 0)
+        self.held += more
+        of.held += more
+        of.sizes[holder] = size
+        while self.held > self.most and len(self._of) > 1:
+            greediest = max(self._tenants.values(), key=lambda each: each.held)
+            oldest = next(iter(greediest.sizes))
             self.release(oldest)
             oldest.give_up()
 
     def release(self, holder: Holder) -> None:
         """The holder has nothing any more. Idempotent."""
-        self.held -= self._sizes.pop(holder, 0)
+        of = self._of.pop(holder, None)
+        if of is not None:
+            size = of.sizes.pop(holder)
+            self.held -= size
+            of.held -= size
+            if not of.sizes:
+                del self._tenants[of.name]
+
+
+class _Tenant:
+    """The holders of one tenant, the one that began first before the others."""
+
+    __slots__ = ("held", "name", "sizes")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.held = 0
+        self.sizes: dict[Holder, int] = {}
 
 
 def untaken(transport: asyncio.WriteTransport) -> int:

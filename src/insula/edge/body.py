@@ -8,6 +8,8 @@ body holds the loop.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from insula.edge.backlog import Backlog
@@ -46,7 +48,7 @@ class _Arriving:
         self._clock.reschedule(asyncio.get_running_loop().time())
 
 
-async def read_body(receive: Any, limit: int, backlog: Backlog) -> bytes:
+async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = "") -> bytes:
     """The whole body as it came. LimitError (413) beyond `limit`, ClientGoneError where the rest does not come,
     UnavailableError where it has been coming for so long that its part in the `backlog` was needed for others."""
     message = await receive()
@@ -61,7 +63,7 @@ async def read_body(receive: Any, limit: int, backlog: Backlog) -> bytes:
         async with asyncio.timeout(None) as clock:
             arriving = _Arriving(clock)
             try:
-                return await _rest(receive, limit, backlog, arriving, bytearray(body))
+                return await _rest(receive, limit, partial(backlog.hold, arriving, tenant=tenant), bytearray(body))
             finally:
                 backlog.release(arriving)
     except TimeoutError:
@@ -73,9 +75,9 @@ async def read_body(receive: Any, limit: int, backlog: Backlog) -> bytes:
         ) from None
 
 
-async def _rest(receive: Any, limit: int, backlog: Backlog, arriving: _Arriving, whole: bytearray) -> bytes:
+async def _rest(receive: Any, limit: int, note: Callable[[int], None], whole: bytearray) -> bytes:
     while True:
-        backlog.hold(arriving, len(whole))
+        note(len(whole))
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGoneError
@@ -86,8 +88,8 @@ async def _rest(receive: Any, limit: int, backlog: Backlog, arriving: _Arriving,
             return bytes(whole)
 
 
-async def inflate_body(codings: list[bytes], body: bytes, limit: int) -> bytes:
-    """The body without its codings, at most `limit` bytes."""
+async def inflate_body(codings: list[bytes], body: bytes, limit: int, run: Callable[..., Awaitable[bytes]]) -> bytes:
+    """The body without its codings, at most `limit` bytes. `run` calls a function in a thread."""
     if not body:
         return body
     if len(body) <= INLINE:
@@ -96,4 +98,4 @@ async def inflate_body(codings: list[bytes], body: bytes, limit: int) -> bytes:
         except LimitError:
             if limit <= INLINE:
                 raise
-    return await asyncio.to_thread(inflate, codings, body, limit)
+    return await run(inflate, codings, body, limit)

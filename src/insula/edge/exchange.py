@@ -100,7 +100,8 @@ class Route:
     """Where a path leads: `methods` for Allow and 405, `policy` for the identity check, `max_body` in bytes after
     inflation, `inflate` whether the edge inflates content-encoding before the handler sees the body, `timeout` in seconds
     how long an answer may take once the body is there. `label` names the route in metrics and in the log; it is bounded
-    in number (a method's path, never the path a client wrote)."""
+    in number (a method's path, never the path a client wrote). `tenant` is who pays for what its requests take of what all
+    share: a service's id, or "" for the server itself."""
 
     handler: Handler
     label: str
@@ -109,6 +110,7 @@ class Route:
     max_body: int = 0
     inflate: bool = True
     timeout: float = 60.0
+    tenant: str = ""
 
 
 class Check(Protocol):

@@ -68,7 +68,7 @@ class FastConnection(HttpConnection):
         super().__init__(config, server_state, app_state, _loop)
         self._lane = config.lane
         self._memo = config.lane.memo
-        self._peer, self._scheme = "", "http"
+        self._scheme = "http"
         self._plain = False  # nothing is under way here: see `_settled`
         self._answered = 0.0  # when the lane last answered, of time.monotonic()
         self._new_blocks = 0  # in a row
@@ -77,7 +77,7 @@ class FastConnection(HttpConnection):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._peer, self._scheme = self.client[0] if self.client is not None else "", self.scheme or "http"
+        self._scheme = self.scheme or "http"
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._plain = False
@@ -98,14 +98,14 @@ class FastConnection(HttpConnection):
                 received = self._answered = monotonic()
                 self._new_blocks = 0
                 answer = self._lane.answer(
-                    known, data[end:], self._peer, self._scheme, self.server_state.default_headers, received
+                    known, data[end:], self._address, self._scheme, self.server_state.default_headers, received
                 )
                 if answer.__class__ is bytes:
                     self.transport.write(answer)
                 else:
                     self._hand_over(answer)  # type: ignore[arg-type]
                 return
-        self._received(data)
+        super().data_received(data)
 
     def _received(self, data: bytes) -> None:
         if self._between():
@@ -117,7 +117,7 @@ class FastConnection(HttpConnection):
                 self._watch()
             self._plain = self._settled()
         else:
-            super().data_received(data)
+            super()._received(data)
 
     def _between(self) -> bool:
         """Whether the parser stands between two messages and no answer is under way."""
@@ -145,9 +145,9 @@ class FastConnection(HttpConnection):
         self._plain = False
         super()._feed(data)
 
-    def _fail(self, last: Last) -> None:
+    def _fail(self, last: Last, request_id: str = "") -> None:
         self._plain = False
-        super()._fail(last)
+        super()._fail(last, request_id)
 
     def _linger(self) -> None:
         self._plain = False
@@ -194,12 +194,12 @@ class FastConnection(HttpConnection):
                 return
             start = end + known.length
             answer = lane.answer(
-                known, data[end:start], self._peer, self._scheme, self.server_state.default_headers, monotonic()
+                known, data[end:start], self._address, self._scheme, self.server_state.default_headers, monotonic()
             )
             if not isinstance(answer, bytes):
                 self._hand_over(answer)
                 if start < size:
-                    super().data_received(data[start:])
+                    super()._received(data[start:])
                 return
             self.transport.write(answer)
             if start == size:
@@ -211,6 +211,13 @@ class FastConnection(HttpConnection):
         self._answered = monotonic()
         if self.timeout_keep_alive_task is None:
             self._rearm_keep_alive()
+
+    def _sent_ahead(self) -> int:
+        return super()._sent_ahead() + len(self._begun)
+
+    def give_up_ahead(self) -> None:
+        self._take_begun()
+        super().give_up_ahead()
 
     def _hold(self, rest: bytes) -> None:
         """Keeps what is not answered yet for the next turn, or for when the client reads."""

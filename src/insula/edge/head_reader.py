@@ -52,6 +52,9 @@ class HeadReader:
                 head = self._plain(limits) if self._complete else None
                 if head is not None and head.length:
                     parser.feed_data(data[end : end + head.length])
+        except httptools.HttpParserCallbackError as error:  # ours, and not the client's
+            self._parser = httptools.HttpRequestParser(self)
+            raise error.__context__ or error from None
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             head = None
         if head is None or len(data) - end < head.length:
@@ -84,7 +87,7 @@ class HeadReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A whole header."""
-        self._headers.append((name.lower(), value))
+        self._headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The end of the head."""

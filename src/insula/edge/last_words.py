@@ -27,7 +27,9 @@ class Last(enum.Enum):
     TARGET_TOO_LONG = ("target_too_long", 414, Code.RESOURCE_EXHAUSTED, "the request target is too long")
     HEAD_TOO_LARGE = ("head_too_large", 431, Code.RESOURCE_EXHAUSTED, "the head of the request is too large")
     TRANSFER_CODING = ("malformed", 501, Code.UNIMPLEMENTED, "chunked is the only transfer coding of this server")
+    INTERNAL = ("internal", 500, Code.INTERNAL, "the server failed to read the request")
     FULL = ("full", 503, Code.UNAVAILABLE, "all connections of this server are in use")
+    AHEAD = ("sent_ahead", 503, Code.UNAVAILABLE, "the server holds as much of unanswered requests as it can")
     VERSION = ("version", 505, Code.UNIMPLEMENTED, "this server speaks HTTP/1.1 and HTTP/1.0")
 
     def __init__(self, reason: str, status: int, code: Code, message: str) -> None:
@@ -36,9 +38,9 @@ class Last(enum.Enum):
         self.code = code
         self.message = message
 
-    def encode(self, fields: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
-        """The whole answer, `fields` (the date) among its headers."""
-        request_id = new_request_id()
+    def encode(self, fields: Iterable[tuple[bytes, bytes]] = (), request_id: str = "") -> bytes:
+        """The whole answer, `fields` (the date) among its headers. It has an id of its own, unless the log has one."""
+        request_id = request_id or new_request_id()
         error = {"code": self.code.value, "message": self.message, "request_id": request_id}
         body = msgspec.json.encode({"error": error})
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}".encode()]
@@ -49,7 +51,7 @@ class Last(enum.Enum):
             b"x-request-id: " + request_id.encode(),
             b"connection: close",
         ]
-        if self is Last.FULL:
+        if self.status == 503:
             lines.append(b"retry-after: 1")
         return b"\r\n".join([*lines, b"", body])
 

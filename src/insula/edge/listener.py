@@ -5,13 +5,17 @@ The policy
   bounds what is read. A body has more time the more of it came, and none runs while the server itself has paused reading.
 - A head is bounded in bytes, fields and target; the fields of a chunked body's trailer are counted and dropped, so that
   nothing joins the head after it was checked. Chunks may not be mostly framing.
+- What goes wrong here in reading is this server's fault and told as such: a 500, the log has the rest, and the connection
+  ends. Only what the parser or a rule below finds wrong is the client's.
+- What may be read in two ways (two lengths, a coding in two lines, a host in a trailer) is refused.
 - What is not a request gets one whole answer, after the answers to the requests before it, and the connection ends. An
   upgrade that nobody serves is refused in the same way: its body could be taken for a request.
 - Nothing is read as a request after the last one: a connection that is to close is deaf, and bytes are thrown away.
 - A request that is answered before its body came may send a little more; then the connection ends. The last answer of a
   connection is followed by a half close and a short wait, since a reset would take the answer from the client's hands.
 - Requests sent ahead are parsed a slice at a time, and no further while one waits: a client cannot make work faster than
-  it is done. They are answered in order.
+  it is done. They are answered in order. What all clients sent ahead is bounded, together with the answers that they do not
+  read: where it is too much, those of the client that holds most are not answered any more, after the one under way.
 - Over the limit of connections a client gets a whole 503; too many of those at once are cut off.
 """
 
@@ -19,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -31,13 +36,28 @@ from insula.edge.backlog import Backlog, untaken
 from insula.edge.ending import Ending, Parting
 from insula.edge.last_words import HTTP_1_1_REQUIRED, Last
 from insula.edge.limits import Limits
+from insula.edge.request_id import new_request_id
 
-#: Bytes that are parsed before the connection looks whether an answer is due first.
-SLICE = 8192
+_log = logging.getLogger("insula.edge")
+
+#: What a trailer may not say: how the message is framed, where it goes, what the connection becomes.
+NOT_IN_TRAILERS = frozenset(
+    (
+        *(b"connection", b"content-encoding", b"content-length", b"expect", b"host", b"keep-alive"),
+        *(b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+    )
+)
+#: Bytes that are parsed before the connection looks whether an answer is due first, and the same of a body whose length is
+#: known. A head, and such a body, end the slice: what is behind them takes more memory than its bytes once it is parsed.
+SLICE = 2048
+MEASURED = 65_536
 #: Bytes of a body that may still come after its request was answered.
 SPARE = 262_144
 #: Bytes of framing that a body may have, over sixteen for each byte of it.
 FRAMING = 65_536
+#: Bytes of unanswered requests from which a connection is counted, and what one that is parsed counts as beside its body.
+COUNTED_FROM = 4096
+PARSED = 2560
 #: Connections over the limit that may be taking their 503 at once.
 TURNED_AWAY = 64
 
@@ -82,6 +102,19 @@ class ListenerConfig(uvicorn.Config):
         self.unread = Backlog(limits.max_unread)
 
 
+class Ahead:
+    """What a connection holds of requests that are not answered yet, as a holder of the listener's backlog."""
+
+    __slots__ = ("_connection", "counted")
+
+    def __init__(self, connection: HttpConnection) -> None:
+        self._connection = connection
+        self.counted = False
+
+    def give_up(self) -> None:
+        self._connection.give_up_ahead()
+
+
 class HttpConnection(HttpToolsProtocol):
     """The protocol of one connection; uvicorn makes it with the ListenerConfig of its listener."""
 
@@ -98,6 +131,8 @@ class HttpConnection(HttpToolsProtocol):
         self.timeout_keep_alive = config.limits.keep_alive_timeout  # type: ignore[assignment]
         self._reading = Reading.HEAD
         self._running: RequestResponseCycle | None = None
+        self._address = ""  # of the client
+        self._ahead = Ahead(self)
         self._held = b""  # came while a request waits for the one before it
         self._farewell = b""  # the last answer, due when those before it have been given
         self._fault: Last | None = None  # what a parser callback found wrong
@@ -108,6 +143,7 @@ class HttpConnection(HttpToolsProtocol):
         self._began = False
         self._heard = False  # the parser made something of the bytes just fed
         self._head_bytes = self._silent = self._body_bytes = self._raw_body = self._spare = 0
+        self._length = -1  # of the body, where the head tells it
         # timers
         self._awaited = 0
         self._since = 0.0
@@ -119,6 +155,7 @@ class HttpConnection(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._address = self.client[0] if self.client is not None else ""
         self._ending = Ending(transport, self.loop, self.limits)
         self._parting = Parting(transport, self._linger)
         listener = self.listener
@@ -142,6 +179,7 @@ class HttpConnection(HttpToolsProtocol):
         self._timer = self._writer = None
         self._ending.stop()
         self.listener.unread.release(self)
+        self.listener.unread.release(self._ahead)
         self._unset_keepalive_if_required()
         self._reading = Reading.DEAF
         self._held = self._farewell = b""
@@ -182,6 +220,38 @@ class HttpConnection(HttpToolsProtocol):
     # bytes in
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._received(data)
+            self._count_ahead()
+        except Exception as error:
+            self._broken(error)
+
+    def _count_ahead(self) -> None:
+        """Counts what is held of requests that are not whole, or wait for the one before them."""
+        size = self._sent_ahead() if self._reading is not Reading.DEAF else 0
+        if size >= COUNTED_FROM:
+            self._ahead.counted = True
+            self.listener.unread.hold(self._ahead, size, self._address)
+        elif self._ahead.counted:
+            self._ahead.counted = False
+            self.listener.unread.release(self._ahead)
+
+    def _sent_ahead(self) -> int:
+        size = len(self._held) + self._silent
+        if self._began:
+            size += self._head_bytes
+        for cycle, _ in self.pipeline:
+            size += PARSED + len(cycle.body)
+        return size
+
+    def give_up_ahead(self) -> None:
+        """What was sent ahead is needed as room for others: it is not answered, after the request under way."""
+        self._ahead.counted = False
+        self.pipeline.clear()
+        self.url, self.headers, self._began = b"", [], False
+        self._fail(Last.AHEAD)
+
+    def _received(self, data: bytes) -> None:
         if self._reading is Reading.DEAF:
             return
         if self._held:
@@ -192,18 +262,24 @@ class HttpConnection(HttpToolsProtocol):
 
     def _feed(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
-        if len(data) <= SLICE and not self.pipeline:
-            self._parse(data)
-        else:
-            for start in range(0, len(data), SLICE):
-                if self._reading is Reading.DEAF:
-                    break
-                if self.pipeline:
-                    self._held = data[start:]
-                    self.flow.pause_reading()
-                    break
-                self._parse(data[start : start + SLICE])
+        start, size = 0, len(data)
+        while start < size and self._reading is not Reading.DEAF:
+            if self.pipeline and self._reading is Reading.HEAD:
+                self._held = data[start:]
+                self.flow.pause_reading()
+                break
+            end = self._slice(data, start)
+            self._parse(data[start:end])
+            start = end
         self._watch()
+
+    def _slice(self, data: bytes, start: int) -> int:
+        """Where the slice from `start` ends."""
+        if self._reading is Reading.HEAD:
+            end = data.find(b"\r\n\r\n", start, start + SLICE)
+            return end + 4 if end >= 0 else start + SLICE
+        rest = self._length - self._body_bytes
+        return start + (min(MEASURED, rest) if rest > 0 else SLICE)
 
     def _parse(self, data: bytes) -> None:
         self._heard = False
@@ -224,7 +300,10 @@ class HttpConnection(HttpToolsProtocol):
     def _stopped(self, stop: Exception) -> None:
         """What stopped the parser: an upgrade, or what is no request."""
         if not isinstance(stop, httptools.HttpParserUpgrade):
-            self._fail(self._fault or Last.MALFORMED)
+            if self._fault is None and isinstance(stop, httptools.HttpParserCallbackError):
+                self._broken(stop.__context__ or stop)
+            else:
+                self._fail(self._fault or Last.MALFORMED)
         elif self._ignored_upgrade:
             self._reading = Reading.DEAF  # answered as the HTTP/1.1 request that it also is; then the connection ends
         elif self._should_upgrade():
@@ -259,9 +338,12 @@ class HttpConnection(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self.limits.max_head:
             self._reject(Last.HEAD_TOO_LARGE)
-        if self._reading is not Reading.HEAD:
-            return  # a field of the trailer
         name = name.lower()
+        if self._reading is not Reading.HEAD:
+            if name in NOT_IN_TRAILERS:
+                self._reject(Last.MALFORMED)
+            return
+        value = value.rstrip(b" \t")
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         headers = self.headers
@@ -274,37 +356,49 @@ class HttpConnection(HttpToolsProtocol):
         if self._reading is not Reading.HEAD:
             return
         self._check_head()
+        self._begin()
         self._reading = Reading.BODY
         self._began = False
         self._stages += 1
-        self._begin()
 
     def _check_head(self) -> None:
         """Stops the parser where a head is not sound, or asks for what is not spoken here."""
         version = self.parser.get_http_version()
         if version not in ("1.1", "1.0"):
             self._reject(Last.VERSION)
-        hosts = 0
+        hosts = codings = 0
         coding = upgrade = None
-        has_body = False
+        self._length = -1
         for name, value in self.headers:
             if name == b"host":
                 hosts += 1
             elif name == b"transfer-encoding":
                 coding = value
+                codings += 1
             elif name == b"upgrade":
                 upgrade = value
             elif name == b"content-length":
-                has_body = value != b"0"
+                self._length = int(value)  # the parser has seen to it that these are digits that fit 64 bits
         if hosts > 1 or (hosts == 0 and version == "1.1"):
             self._reject(Last.HOST)
+        if codings > 1:
+            self._reject(Last.MALFORMED)
+        if not self._is_target():
+            self._reject(Last.MALFORMED)
         if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
             self._reject(Last.TRANSFER_CODING)
         if self.parser.should_upgrade() and not self._should_upgrade():
             # an HTTP/2 offer beside an ordinary request may be passed over, anything else may not
-            if upgrade is None or upgrade.lower() != b"h2c" or has_body or coding is not None:
+            if upgrade is None or upgrade.lower() != b"h2c" or self._length > 0 or coding is not None:
                 self._reject(Last.UPGRADE)
             self._ignored_upgrade = True
+
+    def _is_target(self) -> bool:
+        """Whether the target names a path, which CONNECT's does not."""
+        try:
+            return self.url.isascii() and httptools.parse_url(self.url).path is not None
+        except httptools.HttpParserInvalidURLError:
+            return False
 
     def _begin(self) -> None:
         """A sound head is whole: the application gets the request."""
@@ -317,9 +411,9 @@ class HttpConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        self._running = cycle
         cycle.transport = self._parting  # type: ignore[assignment]
         super()._start_asgi_task(cycle, app)
+        self._running = cycle
 
     def on_body(self, body: bytes) -> None:
         self._heard = True
@@ -383,7 +477,7 @@ class HttpConnection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unsent = self.transport.get_write_buffer_size()
-        self.listener.unread.hold(self, untaken(self.transport))
+        self.listener.unread.hold(self, untaken(self.transport), self._address)
         self._writer = self.loop.call_later(self.limits.write_timeout, self._unread)
 
     def resume_writing(self) -> None:
@@ -450,14 +544,32 @@ class HttpConnection(HttpToolsProtocol):
 
     # the end
 
-    def _fail(self, last: Last) -> None:
+    def _broken(self, error: BaseException) -> None:
+        """Reading failed for a reason of ours: the log has it, and the client a whole 500."""
+        request_id = new_request_id()
+        _log.error("a request could not be read (request %s)", request_id, exc_info=error)
+        try:
+            if self._reading is Reading.HEAD and not self._began and self._busy():
+                # none is half read: those that are have their answers, and no other is due
+                self.listener.dropped(Last.INTERNAL.reason)
+                self._reading = Reading.DEAF
+                self._held = b""
+                self.cycle.keep_alive = False
+            else:
+                self._fail(Last.INTERNAL, request_id)
+        except Exception:
+            _log.exception("a connection could not be ended in order (request %s)", request_id)
+            self._reading = Reading.DEAF
+            self.transport.abort()
+
+    def _fail(self, last: Last, request_id: str = "") -> None:
         """Ends the connection with `last`, once the requests before this one have been answered."""
         self.listener.dropped(last.reason)
         in_body = self._reading is Reading.BODY
         self._reading = Reading.DEAF
         self._held = b""
         self._watch()
-        words = last.encode(self.server_state.default_headers)
+        words = last.encode(self.server_state.default_headers, request_id)
         if last is Last.MALFORMED and self.parser.get_method() == b"PRI":
             words = HTTP_1_1_REQUIRED
         if in_body:

@@ -1,23 +1,31 @@
 """What the edge counts, and the page that tells it.
 
-Counting is adding to plain numbers on the event loop. The exposition reads them in a thread, where it may take its time,
-and prometheus-client is loaded when the first page is asked for. One exposition runs at a time; whoever asks meanwhile
-gets the same one. A route has its numbers from its first request until it leaves the table, so what is idle costs
-nothing and what is undeployed is not told for ever.
+Counting is adding to plain numbers on the event loop. The exposition reads them in a thread of its own while the loop
+goes on counting: each number by itself, and a container only from a copy that was made in one step of the interpreter.
+So it may take its time, it waits for no other work, and prometheus-client is loaded when the first page is asked for.
+One exposition runs at a time; whoever asks meanwhile gets the same one, and a page that took long is kept for as long
+as it took. A route has its numbers from its first request until it leaves the table, so what is idle costs nothing and
+what is undeployed is not told for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 #: Upper bounds of the buckets, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-#: Another room's numbers: called in a thread at each exposition, gives prometheus-client metric families.
+#: Seconds that an exposition may take without being kept.
+BRIEF = 0.05
+
+#: Another room's numbers: called in a thread at each exposition, gives prometheus-client metric families. It walks through
+#: nothing that the loop may change meanwhile.
 Source: TypeAlias = Callable[[], Iterable[Any]]
 
 
@@ -41,7 +49,7 @@ class RouteStats:
 
     def by_status(self) -> dict[int, int]:
         """Requests by the status of their answer."""
-        statuses = dict(self.statuses)
+        statuses: dict[int, int] = self.statuses.copy()
         if self.quick:
             statuses[200] = statuses.get(200, 0) + self.quick
         return statuses
@@ -58,7 +66,10 @@ class RouteStats:
 class Metrics:
     """The numbers of one server's edge. `connections` tells how many are open now."""
 
-    def __init__(self, connections: Callable[[], int] | None = None) -> None:
+    def __init__(
+        self, connections: Callable[[], int] | None = None, *, now: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._now = now
         self.routes: dict[str, RouteStats] = {}
         self.in_flight = 0
         self.drops: Counter[str] = Counter()
@@ -66,6 +77,8 @@ class Metrics:
         self._sources: list[Source] = [self._families]
         self._registry: Any = None
         self._running: asyncio.Future[bytes] | None = None
+        self._thread: ThreadPoolExecutor | None = None
+        self._kept_until = 0.0
 
     def route(self, label: str) -> RouteStats:
         """The numbers of this route, made at its first request."""
@@ -78,10 +91,16 @@ class Metrics:
         """Counts a connection that ended without the application's answer."""
         self.drops[reason] += 1
 
-    def keep(self, labels: set[str]) -> None:
+    def forget(self, labels: Iterable[str]) -> None:
+        """Forgets these routes."""
+        for label in labels:
+            self.routes.pop(label, None)
+
+    def keep(self, labels: Mapping[str, object], *others: str) -> None:
         """Forgets every route that is not one of these."""
-        for label in self.routes.keys() - labels:
-            del self.routes[label]
+        for label in self.routes.keys() - labels.keys():
+            if label not in others:
+                del self.routes[label]
 
     def add(self, source: Source) -> None:
         """Tells another room's numbers on the same page."""
@@ -89,9 +108,20 @@ class Metrics:
 
     def exposition(self) -> asyncio.Future[bytes]:
         """The page in the Prometheus text format, made in a thread."""
-        if self._running is None or self._running.done():
-            self._running = asyncio.get_running_loop().run_in_executor(None, self._expose)
-        return asyncio.shield(self._running)
+        running = self._running
+        if running is None or (running.done() and not self._is_kept(running)):
+            if self._thread is None:
+                self._thread = ThreadPoolExecutor(1, "metrics")
+            running = self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._expose)
+        return asyncio.shield(running)
+
+    def _is_kept(self, page: asyncio.Future[bytes]) -> bool:
+        return self._now() < self._kept_until and not page.cancelled() and page.exception() is None
+
+    def close(self) -> None:
+        """Ends the thread, once what it does is done."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
 
     def _expose(self) -> bytes:
         from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -100,7 +130,11 @@ class Metrics:
             self._registry = CollectorRegistry()
             ProcessCollector(registry=self._registry)
             self._registry.register(self)
+        began = self._now()
         page: bytes = generate_latest(self._registry)
+        now = self._now()
+        if now - began > BRIEF:
+            self._kept_until = 2 * now - began
         return page
 
     def describe(self) -> Iterable[Any]:
@@ -119,12 +153,12 @@ class Metrics:
         seconds = HistogramMetricFamily("insula_http_request_seconds", "Time to the answer.", labels=("route",))
         received = CounterMetricFamily("insula_http_request_bytes", "Bytes of bodies received.", labels=("route",))
         sent = CounterMetricFamily("insula_http_response_bytes", "Bytes of bodies sent.", labels=("route",))
-        for label, stats in list(self.routes.items()):
+        for label, stats in self.routes.copy().items():
             for status, count in stats.by_status().items():
                 requests.add_metric((label, str(status)), count)
             total = stats.quick
             buckets = []
-            for bound, count in zip((*map(str, BOUNDS), "+Inf"), stats.buckets, strict=True):
+            for bound, count in zip((*map(str, BOUNDS), "+Inf"), stats.buckets.copy(), strict=True):
                 total += count
                 buckets.append((bound, total))
             seconds.add_metric((label,), buckets, stats.seconds)
@@ -133,7 +167,7 @@ class Metrics:
         dropped = CounterMetricFamily(
             "insula_connections_dropped", "Connections ended without the application's answer.", labels=("reason",)
         )
-        for reason, count in list(self.drops.items()):
+        for reason, count in self.drops.copy().items():
             dropped.add_metric((reason,), count)
         yield from (requests, seconds, received, sent, dropped)
         yield GaugeMetricFamily("insula_http_requests_in_flight", "Requests under way.", self.in_flight)

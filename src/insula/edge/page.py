@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+#: What a page lists at most: more is no page.
+LISTED = 500
+
 _CSP = (
     b"default-src 'none'; style-src 'unsafe-inline'; img-src data:; "  # data: is the empty icon, lest one be asked for
     b"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,3 +46,8 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     return (
         "<table>" + "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows) + "</table>"
     )
+
+
+def more(number: int, where: str) -> str:
+    """A line that says how many more there are than the page lists, and what lists them all; "" where there are none."""
+    return f"<p>… and {number:,} more: <code>{where}</code></p>" if number else ""

@@ -15,7 +15,7 @@ from typing import Any
 
 from insula.edge.exchange import Answer, Answerer, Head, Response, Route
 from insula.edge.metrics import Metrics
-from insula.edge.page import PAGE_HEADERS, page, table
+from insula.edge.page import PAGE_HEADERS, more, page, table
 from insula.edge.rest import json_response, refusal
 from insula.errors import InsulaError
 
@@ -23,13 +23,14 @@ from insula.errors import InsulaError
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """What `GET /` tells: name, version, one line, where to look (a path or URL, and what is there), and the paths of
-    services."""
+    services, of which there are so many `more`. It is told as long as the same one is given: pages are made once."""
 
     name: str
     version: str
     about: str
     links: Mapping[str, str] = field(default_factory=dict)
     services: tuple[str, ...] = ()
+    more: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def welcome_page(welcome: Welcome) -> bytes:
     name, about = html.escape(welcome.name), html.escape(welcome.about)
     links = table([(_link(where), html.escape(what)) for where, what in welcome.links.items()])
     services = "".join(f"<li><code>{html.escape(service)}</code></li>" for service in welcome.services)
-    listed = f"<ul>{services}</ul>" if services else "<p>None yet.</p>"
+    listed = f"<ul>{services}</ul>{more(welcome.more, 'insula list')}" if services else "<p>None yet.</p>"
     return page(name, f"<h1>{name} {html.escape(welcome.version)}</h1><p>{about}</p>{links}<h2>Services</h2>{listed}")
 
 
@@ -95,23 +96,47 @@ class Sources:
     parts: Callable[[], Mapping[str, Any]] = dict
 
 
+class _Pages:
+    """The answers that tell a welcome, each made when it is first asked for and kept while the welcome is the same."""
+
+    def __init__(self) -> None:
+        self._told: Welcome | None = None
+        self._made: dict[bool, Response] = {}
+
+    def of(self, welcome: Welcome, *, as_page: bool) -> Response:
+        if welcome is not self._told:
+            self._told, self._made = welcome, {}
+        answer = self._made.get(as_page)
+        if answer is None:
+            answer = self._made[as_page] = self._page(welcome) if as_page else self._json(welcome)
+        return answer
+
+    @staticmethod
+    def _page(welcome: Welcome) -> Response:
+        return Response(200, PAGE_HEADERS, welcome_page(welcome))
+
+    @staticmethod
+    def _json(welcome: Welcome) -> Response:
+        told: dict[str, Any] = {
+            "name": welcome.name,
+            "version": welcome.version,
+            "about": welcome.about,
+            "links": welcome.links,
+            "services": welcome.services,
+        }
+        if welcome.more:
+            told["more"] = welcome.more
+        answer = json_response(told)
+        return Response(200, (*answer.headers, (b"vary", b"accept")), answer.body)
+
+
 def plain_routes(sources: Sources) -> Iterator[tuple[bytes, Route]]:
     """`/`, `/health`, `/api/v1/health`, `/health/ready`, `/status` and `/metrics`."""
 
+    pages = _Pages()
+
     def welcome(head: Head) -> Response:
-        told = sources.welcome()
-        if wants_page(head):
-            return Response(200, PAGE_HEADERS, welcome_page(told))
-        answer = json_response(
-            {
-                "name": told.name,
-                "version": told.version,
-                "about": told.about,
-                "links": told.links,
-                "services": told.services,
-            }
-        )
-        return Response(200, (*answer.headers, (b"vary", b"accept")), answer.body)
+        return pages.of(sources.welcome(), as_page=wants_page(head))
 
     def health(_: Head) -> Response:
         return json_response({"status": "healthy", "timestamp": timestamp(), **sources.parts()})

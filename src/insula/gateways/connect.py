@@ -89,6 +89,7 @@ class ConnectGateway:
             policy=plan.policy,
             max_body=plan.max_body,
             timeout=plan.timeout,
+            tenant=str(plan.service),
         )
         paths = [label]
         if latest:

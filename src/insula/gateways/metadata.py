@@ -12,8 +12,8 @@ import logging
 from functools import lru_cache
 
 from insula.calls import Headers, ServiceId
-from insula.edge.fields import MAX_FIELDS, OWNED, is_name, is_value
 from insula.errors import GuestError
+from insula.fields import MAX_BYTES, MAX_PAIRS, TRAILER, fit, guest_fault
 
 _log = logging.getLogger("insula.gateways")
 
@@ -46,35 +46,6 @@ _UNSEEN = frozenset(
 )
 _UNSEEN_PREFIXES = (b"connect-", b"content-", b"grpc-", b"proxy-", b"sec-", b"x-forwarded-", b"trailer-")
 
-_NOT_A_GUESTS = OWNED | {
-    b"accept-post",
-    b"allow",
-    b"alt-svc",
-    b"clear-site-data",
-    b"location",
-    b"nel",
-    b"refresh",
-    b"report-to",
-    b"reporting-endpoints",
-    b"set-cookie",
-    b"set-cookie2",
-    b"strict-transport-security",
-    b"vary",
-    b"www-authenticate",
-}
-_NOT_A_GUESTS_PREFIXES = (
-    b"access-control-",
-    b"connect-",
-    b"content-",
-    b"cross-origin-",
-    b"grpc-",
-    b"proxy-",
-    b"sec-",
-    b"trailer-",
-    b"x-content-type-",
-    b"x-frame-",
-)
-
 
 @lru_cache(maxsize=1024)
 def _seen_as(name: bytes) -> str | None:
@@ -89,26 +60,18 @@ def to_guest(headers: list[tuple[bytes, bytes]]) -> Headers:
 
 def from_guest(service: ServiceId, headers: Headers, trailers: Headers) -> tuple[tuple[bytes, bytes], ...]:
     """What a guest set, as headers of the answer; a trailer's name begins with `trailer-`. GuestError for a header that
-    cannot or may not be sent; the log names the service and the header."""
-    fields = [*_checked(service, headers, b""), *_checked(service, trailers, b"trailer-")]
-    if sum(len(name) + len(value) + 4 for name, value in fields) > MAX_FIELDS:
-        raise _refused(service, "headers", f"are larger than {MAX_FIELDS} bytes together")
+    cannot or may not be sent; the log names the service and the header. What `okra.context` let a guest set passes."""
+    headers = tuple((name.lower(), value) for name, value in headers)
+    trailers = tuple((name.lower(), value) for name, value in trailers)
+    for name, value in (*headers, *trailers):
+        wrong = guest_fault(name, value)
+        if wrong is not None:
+            raise _refused(service, name, wrong.value)
+    if not fit(headers, trailers):
+        raise _refused(service, "headers", f"are more than {MAX_PAIRS}, or larger than {MAX_BYTES} bytes together")
+    fields = [(name.encode(), value.encode()) for name, value in headers]
+    fields += [(TRAILER.encode() + name.encode(), value.encode()) for name, value in trailers]
     return tuple(fields)
-
-
-def _checked(service: ServiceId, headers: Headers, prefix: bytes) -> list[tuple[bytes, bytes]]:
-    fields = []
-    for text, content in headers:
-        try:
-            name, value = text.encode("ascii").lower(), content.strip(" \t").encode("latin-1")
-        except UnicodeEncodeError:
-            raise _refused(service, text, "has characters that a header may not have") from None
-        if not is_name(name) or not is_value(value):
-            raise _refused(service, text, "has characters that a header may not have")
-        if name in _NOT_A_GUESTS or name.startswith(_NOT_A_GUESTS_PREFIXES):
-            raise _refused(service, text, "is not a service's to set")
-        fields.append((prefix + name, value))
-    return fields
 
 
 def _refused(service: ServiceId, name: str, why: str) -> GuestError:

@@ -22,13 +22,18 @@ def looks_like_a_method(path: bytes) -> bool:
 class Missing:
     """Refuses every request: `unimplemented` in Connect's shape for a method, else `not_found` in the REST shape. `stopped`
     gives the full id of a service by a name that it would answer to, where it is deployed and could not be started: that is
-    `unavailable`."""
+    `unavailable`, and so is everything that has no route while the server is `starting`."""
 
-    def __init__(self, stopped: Callable[[str], str | None]) -> None:
+    def __init__(self, stopped: Callable[[str], str | None], starting: Callable[[], bool]) -> None:
         self._stopped = stopped
+        self._starting = starting
 
     def prepare(self, head: Head) -> NoReturn:
         """Always a 404, or a 503."""
+        if self._starting():
+            raise UnavailableError(
+                "the server is starting", reason="starting", hint="try again in a moment", retry_after=1.0
+            )
         if looks_like_a_method(head.path):
             name = head.path.removeprefix(b"/connect").split(b"/")[1].decode("latin-1")
             service = self._stopped(name)
@@ -48,6 +53,8 @@ class Missing:
         return error_response(error) if looks_like_a_method(head.path) else refusal(head, error)
 
 
-def missing_route(stopped: Callable[[str], str | None] = lambda name: None) -> Route:
-    """Where every path leads that no other route has; `stopped` as of `Missing`."""
-    return Route(Missing(stopped), "missing", methods=frozenset())
+def missing_route(
+    stopped: Callable[[str], str | None] = lambda name: None, starting: Callable[[], bool] = lambda: False
+) -> Route:
+    """Where every path leads that no other route has; the callables as of `Missing`."""
+    return Route(Missing(stopped, starting), "missing", methods=frozenset())

@@ -9,11 +9,15 @@ What the guest is told
 - METHOD_NOT_FOUND, INVALID_PARAMETERS: the request names no method, or is not such an object.
 - LIMIT_EXCEEDED: more than `MAX_HOST_CALLS` in one call of the guest, or a request above `MAX_MESSAGE` bytes.
 - RESPONSE_TOO_LARGE: the answer is above `MAX_MESSAGE`.
+- UNAVAILABLE, among others: the guest asks in its `_initialize`, where there is no call that it could be asked for.
 - INTERNAL_ERROR: the operation failed in a way that is nobody's business but the operator's; the log has it.
+- TIMEOUT: what the operation waited for has a deadline of its own, and that has passed. The call's own deadline is never
+  told: the engine ends the call there, and an operation that fails because of it leaves the guest waiting for that.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -21,7 +25,7 @@ from typing import Any
 import msgspec
 
 from insula.calls import ServiceId
-from insula.errors import InsulaError
+from insula.errors import Code, InsulaError
 from insula.host.contract import HostError, Operation, Scope
 from insula.host.failures import host_error
 from insula.host.iterators import next_chunk
@@ -30,6 +34,11 @@ log = logging.getLogger("insula.host")
 
 MAX_MESSAGE = 10 << 20
 MAX_HOST_CALLS = 10_000
+#: How near a call's deadline (s) a timeout counts as that deadline: timers of a millisecond's grain fire that early.
+_NEAR = 0.01
+#: How long past its deadline (s) a call is left waiting for the engine to end it.
+_ENGINE_TIME = 0.5
+_NO_CALL = "the host answers calls alone, and _initialize runs before there is one: ask in the first call"
 _MAX_ERROR = 500  # characters of an error's message, which may quote what the guest wrote
 
 
@@ -77,10 +86,11 @@ class Broker:
             operation = self._find(asked.api, asked.method)
             answer = operation(scope, _object(asked.parameters))
         except Exception as error:
-            return self._failed(label, error)
+            told = self._failed(label, error)
+            return self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
         if isinstance(answer, bytes):
             return self._success(label, answer)
-        return self._later(label, answer)
+        return self._later(scope, label, answer)
 
     def next(self, scope: Scope, request: bytes) -> bytes | Awaitable[bytes]:
         """Gives the next chunk of an iterator of this call."""
@@ -94,7 +104,9 @@ class Broker:
             return self._failed("next", error)
         return self._next_later(scope, asked.iterator_id)
 
-    def _count(self, scope: Scope, request: bytes) -> None:
+    def _count(self, scope: Scope | None, request: bytes) -> None:
+        if scope is None:
+            raise HostError("UNAVAILABLE", _NO_CALL)
         scope.host_calls += 1
         if scope.host_calls > MAX_HOST_CALLS:
             raise HostError("LIMIT_EXCEEDED", f"one call may make {MAX_HOST_CALLS} host calls")
@@ -116,18 +128,26 @@ class Broker:
             )
         return operation
 
-    async def _later(self, label: str, answer: Awaitable[bytes]) -> bytes:
+    async def _later(self, scope: Scope, label: str, answer: Awaitable[bytes]) -> bytes:
         try:
             return self._success(label, await answer)
         except Exception as error:
-            return self._failed(label, error)
+            told = self._failed(label, error)
+            return await self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
+
+    async def _after_the_call(self, scope: Scope, told: bytes) -> bytes:
+        """Waits for the engine to end the call at its deadline, which cancels this."""
+        await asyncio.sleep(max(0.0, scope.call.remaining()) + _ENGINE_TIME)
+        log.error("%s: a call went on past its deadline", self._service)
+        return told
 
     async def _next_later(self, scope: Scope, iterator_id: str) -> bytes:
         try:
             chunk, more = await next_chunk(scope, iterator_id)
             return self._bounded(b'{"success":true,"data":%b,"hasMore":%b}' % (chunk, b"true" if more else b"false"))
         except Exception as error:
-            return self._failed("next", error)
+            told = self._failed("next", error)
+            return await self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
 
     def _success(self, label: str, data: bytes) -> bytes:
         try:
@@ -149,6 +169,15 @@ class Broker:
         return _failures.encode(
             {"success": False, "error": {"code": error.code, "message": error.message[:_MAX_ERROR]}}
         )
+
+
+def _ends_the_call(scope: Scope, error: Exception) -> bool:
+    """True where an operation failed by a deadline, and that is the call's own or as good as that."""
+    if isinstance(error, InsulaError):
+        late = error.code is Code.DEADLINE_EXCEEDED
+    else:
+        late = isinstance(error, HostError) and error.code == "TIMEOUT"
+    return late and scope.call.remaining() <= _NEAR
 
 
 def _object(parameters: msgspec.Raw) -> bytes:

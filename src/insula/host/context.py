@@ -4,18 +4,12 @@
 idempotencyKey}`. `setHeader {name, value}` and `setTrailer {name, value}` -> null; a name may be set more than once, and
 each adds a pair.
 
-What a guest may set is checked here, since a bad header would break the connection of whoever asked, and some names are
-not a guest's to set: those that frame the message or belong to the protocol or to one hop, those that say how a browser
-treats the whole origin, which all services share (a cookie, a redirect, CORS, a security policy), and those that this
-server answers with itself. Names are tokens, values printable ASCII without blanks at their ends; a name that ends in
-`-bin` has a value in base64. All of one call together: `MAX_PAIRS` pairs and `MAX_BYTES` bytes.
+What a guest may set is decided by `fields.py`, and refused at once: a bad header would break the connection of whoever
+asked, or turn the whole call into an error. All of one call together: `MAX_PAIRS` pairs and `MAX_BYTES` bytes.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -24,36 +18,11 @@ from typing import Any
 import msgspec
 
 from insula.calls import Headers, ServiceId
+from insula.fields import MAX_BYTES, MAX_PAIRS, Wrong, fit, guest_fault
 from insula.host.contract import HostError, Operation, Scope
 from insula.host.options import no_options
 from insula.host.parameters import read
 from insula.host.services import HostServices
-
-MAX_PAIRS = 64
-MAX_NAME = 128
-MAX_VALUE = 4096
-MAX_BYTES = 8192
-
-_NAME = re.compile(r"[a-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
-_RESERVED = frozenset(
-    (
-        # framing, and what belongs to one hop
-        *("connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host", "content-length"),
-        *("content-type", "content-encoding", "content-range", "accept-encoding", "accept-post", "accept-ranges"),
-        *("date", "server", "via", "age", "allow", "status", "vary", "cookie", "authorization", "http2-settings"),
-        # the origin's, not one service's
-        *("set-cookie", "location", "refresh", "alt-svc", "clear-site-data", "www-authenticate", "link", "origin"),
-        *("strict-transport-security", "service-worker-allowed", "public-key-pins", "content-location"),
-        *("x-frame-options", "x-content-type-options", "x-xss-protection", "referrer-policy", "permissions-policy"),
-        *("nel", "report-to", "reporting-endpoints", "sourcemap", "x-sourcemap", "x-dns-prefetch-control"),
-        *("x-request-id", "traceparent", "tracestate", "user-agent", "retry-after"),
-    )
-)
-_RESERVED_PREFIXES = (
-    *("connect-", "grpc-", "trailer-", "proxy-", "access-control-", "content-security-policy", "cross-origin-"),
-    *("sec-", "x-forwarded-", "x-accel-", "x-sendfile", "insula-"),
-)
 
 
 class _Pair(msgspec.Struct, gc=False):
@@ -94,41 +63,34 @@ def _get(scope: Scope, _parameters: bytes) -> bytes:
 
 
 def _set_header(scope: Scope, parameters: bytes) -> bytes:
-    _add(scope, scope.headers, read(_pairs, parameters))
+    pair = _checked(parameters)
+    _fitting([*scope.headers, pair], scope.trailers)
+    scope.headers.append(pair)
     return b"null"
 
 
 def _set_trailer(scope: Scope, parameters: bytes) -> bytes:
-    _add(scope, scope.trailers, read(_pairs, parameters))
+    pair = _checked(parameters)
+    _fitting(scope.headers, [*scope.trailers, pair])
+    scope.trailers.append(pair)
     return b"null"
 
 
-def _add(scope: Scope, target: list[tuple[str, str]], pair: _Pair) -> None:
-    name = pair.name.lower()
-    if len(name) > MAX_NAME or not _NAME.fullmatch(name):
-        raise HostError("INVALID_PARAMETERS", f"{pair.name[:80]!r} is not a header name")
-    if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
-        raise HostError("INVALID_PARAMETERS", f"the header {name} is not a service's to set")
-    if len(pair.value) > MAX_VALUE or not _VALUE.fullmatch(pair.value):
-        raise HostError(
-            "INVALID_PARAMETERS",
-            f"the value of {name} is not printable ASCII of at most {MAX_VALUE} characters without blanks at its ends",
-        )
-    if name.endswith("-bin"):
-        _check_base64(name, pair.value)
-    used = sum(len(key) + len(value) for key, value in (*scope.headers, *scope.trailers))
-    if len(scope.headers) + len(scope.trailers) >= MAX_PAIRS or used + len(name) + len(pair.value) > MAX_BYTES:
+def _checked(parameters: bytes) -> tuple[str, str]:
+    sent = read(_pairs, parameters)
+    name = sent.name.lower() if sent.name.isascii() else sent.name
+    wrong = guest_fault(name, sent.value)
+    if wrong is not None:
+        shown = repr(sent.name[:80]) if wrong is Wrong.NAME else f"the header {name}"
+        raise HostError("INVALID_PARAMETERS", f"{shown} {wrong.value}")
+    return name, sent.value
+
+
+def _fitting(headers: list[tuple[str, str]], trailers: list[tuple[str, str]]) -> None:
+    if not fit(headers, trailers):
         raise HostError(
             "LIMIT_EXCEEDED", f"an answer may have {MAX_PAIRS} headers and trailers of {MAX_BYTES} bytes together"
         )
-    target.append((name, pair.value))
-
-
-def _check_base64(name: str, value: str) -> None:
-    try:
-        base64.b64decode(value + "=" * (-len(value) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise HostError("INVALID_PARAMETERS", f"the value of {name} must be base64, as its name ends in -bin") from None
 
 
 class ContextCapability:

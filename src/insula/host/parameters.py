@@ -1,7 +1,15 @@
-"""Reading the parameters of a host call: one msgspec type an operation, one error for what does not fit."""
+"""Reading the parameters of a host call: one msgspec type an operation, one error for what does not fit.
+
+A value that is passed on unread (`msgspec.Raw`) has been checked for its grammar, its escapes and its surrogates, but not
+for its numbers: `check_numbers` refuses those that no double can hold, which readers of JSON refuse, round to infinity or
+misread.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import math
+import re
 from typing import TypeVar
 
 import msgspec
@@ -17,3 +25,31 @@ def read(decoder: msgspec.json.Decoder[T], parameters: bytes) -> T:
         return decoder.decode(parameters)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise HostError("INVALID_PARAMETERS", str(error) or "the parameters are nested too deeply") from None
+
+
+#: A value of this size (bytes) is looked at within the turn of the loop; a larger one in a thread.
+_AT_ONCE = 16_384
+#: All digits alike, and no plus: what may be out of range is then found by a plain search.
+_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+#: An exponent of three digits, or digits so many that with an exponent of two they may be out of range.
+_SUSPICIOUS = (b"e000", b"0" * 200)
+_NUMBERS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?[0-9][-+.0-9eE]*+', re.DOTALL)
+
+
+async def check_numbers(value: bytes) -> None:
+    """HostError INVALID_PARAMETERS where a JSON text has a number beyond the doubles (1e999). It costs a copy and a search
+    where no number looks like one."""
+    alike = value.translate(_ALIKE, b"+")
+    if not any(part in alike for part in _SUSPICIOUS):
+        return
+    if len(value) <= _AT_ONCE:
+        _check_each(value)
+    else:
+        await asyncio.to_thread(_check_each, value)
+
+
+def _check_each(value: bytes) -> None:
+    for match in _NUMBERS.finditer(value):
+        text = match[0]
+        if text[0] != ord('"') and math.isinf(float(text)):
+            raise HostError("INVALID_PARAMETERS", f"the number {text[:40].decode()} is out of range")

@@ -1,7 +1,8 @@
 """`okra.state`: durable values of a service, with versions, conditions, expiry and counters.
 
-What may be asked is checked here, on the thread of the guest; the work is the repository's, on the event loop, and ends
-with the call's deadline. Values pass through as the JSON text that the guest wrote.
+What may be asked is checked here, on the thread of the guest; the work is the repository's, on the event loop. The engine
+ends it with the call, at the call's deadline; the database's own limit comes a little later, so that it never comes first.
+Values pass through as the JSON text that the guest wrote.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from insula.errors import InsulaError
 from insula.host.contract import HostError, Operation, Scope
 from insula.host.failures import host_error
 from insula.host.options import no_options
-from insula.host.parameters import read
-from insula.storage.state import MAX_LIST, MAX_TTL, StateRepository, StateValue
+from insula.host.parameters import check_numbers, read
+from insula.storage.state import MAX_LIST, MAX_TTL, MAX_VALUE, StateRepository, StateValue
+
+#: Seconds past the call's deadline that the database is given.
+SLACK = 0.25
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -100,7 +104,7 @@ class StateCapability:
 
 
 class _Bound:
-    """The methods of the API for one service; `remaining` is the time that the call has left."""
+    """The methods of the API for one service; `remaining` is the time that the database has."""
 
     def __init__(self, state: StateRepository, service: str) -> None:
         self._state = state
@@ -112,11 +116,14 @@ class _Bound:
 
     async def set(self, asked: _Set, remaining: float) -> Any:
         options = asked.options or _SetOptions()
+        value = bytes(asked.value)
+        if len(value) <= MAX_VALUE:
+            await check_numbers(value)
         return _shown(
             await self._state.set(
                 self._service,
                 asked.key,
-                bytes(asked.value).decode(),
+                value.decode(),
                 ttl=options.ttl,
                 if_version=options.if_version,
                 if_absent=bool(options.if_absent),
@@ -156,7 +163,7 @@ def _operation(shape: type[S], method: Callable[[S, float], Awaitable[Any]]) -> 
 
 async def _run(method: Callable[[S, float], Awaitable[Any]], asked: S, scope: Scope) -> bytes:
     try:
-        return _encode(await method(asked, scope.call.remaining()))
+        return _encode(await method(asked, scope.call.remaining() + SLACK))
     except InsulaError as error:
         raise host_error(error) from None
 

@@ -1,7 +1,8 @@
 """`okra.time`: `now {}` -> `{timestamp (Unix ms), timezone, iso8601}`; `sleep {milliseconds}` -> null.
 
-The time is UTC, whatever the machine's zone is: where a server stands is not a guest's to know. A sleep costs no thread;
-it ends with the call's deadline at the latest (error TIMEOUT, where the guest lives to see it).
+The time is UTC, whatever the machine's zone is: where a server stands is not a guest's to know. A sleep costs no thread
+and is never shorter than asked. One that would go past the call's deadline is ended there by the engine, and the call with
+it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from insula.calls import ServiceId
-from insula.host.contract import HostError, Operation, Scope
+from insula.host.contract import Operation, Scope
 from insula.host.options import no_options
 from insula.host.parameters import read
 from insula.host.services import HostServices
@@ -24,6 +25,11 @@ from insula.host.services import HostServices
 class _Sleep(msgspec.Struct, gc=False):
     milliseconds: Annotated[float, msgspec.Meta(ge=0)]
 
+
+#: The longest wait (s) that is asked of the event loop: more than a call may take.
+_LONGEST = 86_400.0
+#: The shortest (s): a timer of a millisecond's grain takes less for nothing.
+_SHORTEST = 0.001
 
 _sleeps = msgspec.json.Decoder(_Sleep)
 
@@ -46,7 +52,7 @@ class TimeCapability:
 
     def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
         no_options(self.name, options)
-        return {"now": self._now, "sleep": self._sleep_until}
+        return {"now": self._now, "sleep": self._sleep_for}
 
     def _now(self, _scope: Scope, _parameters: bytes) -> bytes:
         milliseconds = int(self._wall() * 1000)
@@ -56,14 +62,14 @@ class TimeCapability:
             stamp.replace("+00:00", "Z").encode(),
         )
 
-    def _sleep_until(self, scope: Scope, parameters: bytes) -> Awaitable[bytes]:
-        return self._slept(read(_sleeps, parameters).milliseconds / 1000, scope.call.deadline)
+    def _sleep_for(self, _scope: Scope, parameters: bytes) -> Awaitable[bytes]:
+        return self._slept(read(_sleeps, parameters).milliseconds / 1000)
 
-    async def _slept(self, seconds: float, deadline: float) -> bytes:
-        remaining = deadline - self._monotonic()
-        await self._sleep(max(0.0, min(seconds, remaining)))
-        if seconds > remaining:
-            raise HostError("TIMEOUT", "the call's deadline came before the end of the sleep")
+    async def _slept(self, seconds: float) -> bytes:
+        end = self._monotonic() + seconds
+        await self._sleep(min(seconds, _LONGEST))
+        while (rest := end - self._monotonic()) > 0:  # the timer fired early
+            await self._sleep(min(max(rest, _SHORTEST), _LONGEST))
         return b"null"
 
 

@@ -1,8 +1,12 @@
-"""What the services of a node have counted, as metric families for the metrics page: plain numbers, read in a thread."""
+"""What the services of a node have counted, as metric families for the metrics page.
+
+This runs in a thread while the loop counts on. So each number is read by itself, and a container is copied in one step of
+the interpreter (`copy` of a dictionary, `len`) before anything walks through it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def families(
-    generations: Iterable[Generation], lines_dropped: Mapping[ServiceId, int], guest_memory: int
+    generations: Iterable[Generation], lines_dropped: Callable[[ServiceId], int], guest_memory: int
 ) -> Iterable[Any]:
-    """Counters and gauges by service id, and for calls that failed by code. `lines_dropped` are those of guests' logs,
+    """Counters and gauges by service id, and for calls that failed by code. `lines_dropped` tells those of a service's log,
     `guest_memory` bytes are of all of them together."""
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 
@@ -40,7 +44,7 @@ def families(
     for generation in generations:
         service, name = generation.service, (str(generation.id),)
         counts = service.counts
-        for code, number in list(counts.errors.items()):
+        for code, number in counts.errors.copy().items():
             errors.add_metric((*name, code.value), number)
         numbers: tuple[tuple[Any, float], ...] = (
             (calls, counts.calls),
@@ -48,7 +52,7 @@ def families(
             (starts, counts.starts),
             (failed, counts.failed_starts),
             (passivated, counts.passivated),
-            (dropped, lines_dropped.get(generation.id, 0)),
+            (dropped, lines_dropped(generation.id)),
             (waits, counts.waits),
             (waited, counts.wait_us / 1e6),
             (waiting, service.mailbox()["waiting"]),

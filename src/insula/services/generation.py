@@ -109,6 +109,7 @@ async def stage(
             abi.imports(Broker(service_id, operations, workshop.catalogue.names).functions()),
             Limits(memory_bytes=config.limits.memory_mb * MB, output_bytes=config.limits.output_mb * MB),
             WasiOptions(write=line_writer(guest_log)),
+            name=str(service_id),
         )
         resources.callback(program.close)
         service = Service(

@@ -22,15 +22,16 @@ if TYPE_CHECKING:
 
 class Table:
     """One state of the registry. `generations` in order of deployment; `by_name` has full ids and names without
-    version."""
+    version, `by_full_id` full ids alone."""
 
-    __slots__ = ("by_id", "by_name", "generations")
+    __slots__ = ("by_full_id", "by_id", "by_name", "generations")
 
     def __init__(self, generations: tuple[Generation, ...] = ()) -> None:
         self.generations = generations
         self.by_id: dict[ServiceId, Generation] = {}
         self.by_name: dict[str, Generation] = {}
-        full: dict[str, Generation] = {}
+        self.by_full_id: dict[str, Generation] = {}
+        full = self.by_full_id
         for generation in generations:
             self.by_id[generation.id] = generation
             full[str(generation.id)] = generation
@@ -68,6 +69,10 @@ class Registry:
         """The generation of a full id, or the latest of a name without version."""
         return self.table.by_name.get(str(name))
 
+    def running(self, service_id: str) -> Generation | None:
+        """The generation of a full id, and of nothing that is named so without its version."""
+        return self.table.by_full_id.get(service_id)
+
     def plan(self, service: str, method: str) -> Plan:
         """The plan of a method; CallerError `unimplemented` where the service or the method is not there."""
         generation = self.table.by_name.get(service)
@@ -91,9 +96,11 @@ class Registry:
             replaced.service.successor = self
         return replaced
 
-    def fill(self, generations: Sequence[Generation]) -> None:
-        """Puts in several at once, where none of them is there yet: one table for all. As `install`, all or none."""
-        self._swap(Table((*self.table.generations, *generations)))
+    def fill(self, generations: Sequence[Generation], order: Callable[[Generation], int] | None = None) -> None:
+        """Puts in several at once, where none of them is there yet: one table for all, in this order of deployment, by
+        default after those that are there. As `install`, all or none."""
+        together = (*self.table.generations, *generations)
+        self._swap(Table(together if order is None else tuple(sorted(together, key=order))))
 
     def remove(self, name: ServiceId | str) -> Generation:
         """Takes a generation out by its full id and returns it; CallerError `not_found`."""

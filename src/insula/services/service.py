@@ -47,7 +47,7 @@ from insula.services.mailbox import Mailbox, Ticket
 from insula.services.pool import Pool
 from insula.services.state import State, move
 from insula.services.supervisor import Supervisor
-from insula.wasm.contract import Exchange, Instance, Program, Runner
+from insula.wasm.contract import Exchange, Instance, Program, Runner, UnbegunError
 
 log = logging.getLogger("insula.services")
 
@@ -174,6 +174,9 @@ class Service:
                 scope = Scope(this, call) if hosts else nothing
                 try:
                     result = run(instance, call.payload, scope, call.deadline)
+                except UnbegunError as error:
+                    self._leave(instance, scope, error, call)
+                    return self._wait(call, run)
                 except Exception as error:
                     raise self._failed(instance, scope, error, call) from error
                 if not isinstance(result, bytes):
@@ -282,7 +285,9 @@ class Service:
             error = InsulaError("the call was cancelled", code=Code.CANCELED)
         elif (failure := running.exception()) is not None:
             error = self._as_insula(failure)
-        if error is not None:
+        if isinstance(error, UnbegunError) and not ticket.pending.done():
+            self._again(ticket)
+        elif error is not None:
             self._refuse(ticket, error)
         elif not ticket.pending.done():
             ticket.pending.set_result(Reply(running.result(), tuple(scope.headers), tuple(scope.trailers)))
@@ -291,6 +296,11 @@ class Service:
             self._pump()
         elif self._changed is not None:
             self._notify()
+
+    def _again(self, ticket: Ticket) -> None:
+        """Puts a call that no guest has seen back into the mailbox, where there is always room for one that left it."""
+        ticket.running = None
+        self._waiting.put(ticket)
 
     def _refuse(self, ticket: Ticket, error: InsulaError) -> None:
         if not ticket.pending.done():
@@ -343,6 +353,10 @@ class Service:
         call = ticket.call
         try:
             result = ticket.run(instance, call.payload, scope, call.deadline)
+        except UnbegunError as error:
+            self._again(ticket)
+            self._leave(instance, scope, error, call)
+            return
         except Exception as error:
             self._refuse(ticket, self._failed(instance, scope, error, call))
             return
@@ -359,10 +373,13 @@ class Service:
             return
         pool = self._pool
         minimum = 0 if self.state is State.DRAINING else pool.minimum
-        while pool.total < pool.maximum and (pool.total < minimum or pool.starting < len(self._waiting)):
+        for _ in range(_BATCH):
+            if pool.total >= pool.maximum or (pool.total >= minimum and pool.starting >= len(self._waiting)):
+                return
             if not self._may_start():
                 return
             pool.start()
+        asyncio.get_running_loop().call_soon(self._grow)
 
     def shed(self) -> None:
         """Closes every idle instance above the minimum, whose memory others need now."""

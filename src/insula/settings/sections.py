@@ -127,8 +127,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
             ge=8,
             le=1 << 20,
             description="Memory for bodies that still come, as much for those worked on, as much for those that wait for a "
-            "codec process, and for answers not yet read. "
-            "Beyond it, the slowest client is cut off, and large requests are refused.",
+            "codec process, and for answers not yet read with requests sent ahead. Beyond it, the slowest of the clients "
+            "that hold most is cut off, and large requests are refused.",
         ),
     ] = 256
     guest_memory_mb: Annotated[

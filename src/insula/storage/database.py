@@ -23,6 +23,7 @@ from insula.storage.engine import create_file, describe, make_engine, parse_url
 from insula.storage.link import Link
 from insula.storage.presence import Presence
 from insula.storage.readers import Readers
+from insula.storage.turns import SERVER
 from insula.storage.writer import Writer
 
 T = TypeVar("T")
@@ -44,31 +45,41 @@ class Database:
         url: str | Path,
         *,
         setting: str = "storage.url",
-        max_waiting: int = 1024,
+        max_waiting: int = 4096,
         reader_threads: int = 3,
         timeout: float = 10.0,
     ) -> Database:
         """Connects, brings the tables to the present revision where they are not, and starts the threads.
 
         `url` is `sqlite:///path`, the path of a SQLite file, or `postgresql://…`; `setting` is the key that it came
-        from, for messages. `max_waiting` bounds the writes, and apart from them the reads, that wait; `timeout`
-        (seconds) bounds each wait unless the caller says otherwise. ConfigurationError where the URL or the database
-        cannot be used, UnavailableError where it is out of reach.
+        from, for messages. `max_waiting` bounds the writes, and apart from them the reads, that wait, of which each
+        service has a share; `timeout` (seconds) bounds each wait unless the caller says otherwise. ConfigurationError
+        where the URL or the database cannot be used, UnavailableError where it is out of reach.
         """
         link, engine = await asyncio.to_thread(_prepare, url, setting)
         readers = Readers(engine, threads=reader_threads, max_waiting=max_waiting, presence=link.presence)
         return cls(engine.url, Writer(link, max_waiting=max_waiting), readers, timeout)
 
-    async def write(self, unit: Callable[[Connection], T], *, lock: str = "", timeout: float | None = None) -> T:
+    async def write(
+        self,
+        unit: Callable[[Connection], T],
+        *,
+        lock: str = "",
+        tenant: str = SERVER,
+        size: int = 0,
+        timeout: float | None = None,
+    ) -> T:
         """Runs the unit in a transaction; its result once that is committed and on the disk.
 
-        What the unit raises is raised here, and nothing of it is written. LimitError where the queue is full;
-        DeadlineError after `timeout` seconds; UnavailableError where the database is out of reach or closed. A caller
-        that is cancelled, or whose time is up, leaves the unit unbegun or carried out whole. `lock` names what the unit
-        locks, where other servers lock it too: units that wait together are run in the order of these names.
+        What the unit raises is raised here, and nothing of it is written. LimitError where the tenant's share of the
+        writes that wait is used up; DeadlineError after `timeout` seconds; UnavailableError where the database is out of
+        reach or closed. A caller that is cancelled, or whose time is up, leaves the unit unbegun or carried out whole.
+        `tenant` is the service that the write is for, and `size` the bytes that the unit holds; the server's own writes go
+        first. `lock` names what the unit locks, where other servers lock it too: units that wait together are run in the
+        order of these names.
         """
         wait = self._allowed(timeout)
-        job = self._writer.submit(unit, lock)
+        job = self._writer.submit(unit, lock, tenant, size)
         try:
             async with asyncio.timeout(wait) as limit:
                 return await job.future
@@ -85,11 +96,11 @@ class Database:
         finally:
             job.claim()
 
-    async def read(self, unit: Callable[[Connection], T], *, timeout: float | None = None) -> T:
+    async def read(self, unit: Callable[[Connection], T], *, tenant: str = SERVER, timeout: float | None = None) -> T:
         """Runs the unit in a transaction that sees one committed state and cannot write; its result. Errors as of
         `write`."""
         wait = self._allowed(timeout)
-        reading: Awaitable[T] = self._readers.run(unit)
+        reading: Awaitable[T] = self._readers.run(unit, tenant)
         try:
             async with asyncio.timeout(wait) as limit:
                 return await reading

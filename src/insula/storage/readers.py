@@ -2,6 +2,9 @@
 
 A unit sees one consistent state of the database, the last one committed when it began. A connection found lost is made
 anew and the unit runs again once.
+
+Each service has a share of the places of those that wait, and they take turns (see `turns`). The server's own reads have
+a thread of their own: reads of services that take long delay none of them.
 """
 
 from __future__ import annotations
@@ -10,17 +13,29 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import LimitError
 from insula.storage.faults import Fault, diagnose, refusal
 from insula.storage.link import Link
 from insula.storage.presence import Presence
+from insula.storage.turns import SERVER, Places, Turns
 
 T = TypeVar("T")
+
+#: Reads that are handed to the threads for each of them: one under way, one that follows without a turn of the loop.
+_AHEAD = 2
+
+
+class _Reading:
+    __slots__ = ("future", "tenant", "unit")
+
+    def __init__(self, unit: Callable[[Connection], Any], tenant: str, future: asyncio.Future[Any]) -> None:
+        self.unit = unit
+        self.tenant = tenant
+        self.future = future
 
 
 class Readers:
@@ -29,30 +44,66 @@ class Readers:
     def __init__(self, engine: Engine, *, threads: int, max_waiting: int, presence: Presence | None = None) -> None:
         self._engine = engine
         self._presence = presence
-        self._max_waiting = max_waiting
-        self._waiting = 0
         self._own = threading.local()
         self._links: list[Link] = []
-        self._executor = ThreadPoolExecutor(threads, thread_name_prefix="insula-reader")
+        self._places = Places(max_waiting, "reads")
+        self._turns: Turns[_Reading] = Turns()
+        self._under_way = 0  # of services
+        self._most = threads * _AHEAD
+        self._empty = asyncio.Event()  # no read of a service waits or is under way
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="insula-reader")
+        self._server_thread = ThreadPoolExecutor(1, thread_name_prefix="insula-reader-own")
 
-    async def run(self, unit: Callable[[Connection], T]) -> T:
-        """The unit's result. LimitError where too many wait."""
-        if self._waiting >= self._max_waiting:
-            raise LimitError("too many reads are waiting for the database", hint="try again", retry_after=1)
-        self._waiting += 1
-        # The count follows the work in the thread, not the caller: one who leaves early still holds a place.
-        future = asyncio.get_running_loop().run_in_executor(self._executor, self._read, unit)
-        future.add_done_callback(self._done)
-        return await asyncio.shield(future)
+    async def run(self, unit: Callable[[Connection], T], tenant: str) -> T:
+        """The unit's result. LimitError where the tenant's share of the places is used up. A caller who leaves early
+        takes back a unit that has not begun."""
+        self._places.enter(tenant)
+        reading = _Reading(unit, tenant, asyncio.get_running_loop().create_future())
+        if tenant == SERVER:
+            self._begin(self._server_thread, reading)
+        else:
+            self._turns.put(reading)
+            self._empty.clear()
+            self._next()
+        return await reading.future  # type: ignore[no-any-return]
 
-    def _done(self, future: asyncio.Future[T]) -> None:
-        self._waiting -= 1
-        if not future.cancelled():
-            future.exception()  # seen, so that asyncio does not report it where the caller has left
+    def _next(self) -> None:
+        """Hands reads of services to the threads, as many as may be under way."""
+        while self._turns and self._under_way < self._most:
+            reading = self._turns.take()
+            if reading.future.done():  # its caller has left
+                self._places.leave(reading.tenant)
+                continue
+            self._under_way += 1
+            self._begin(self._threads, reading)
+
+    def _begin(self, threads: ThreadPoolExecutor, reading: _Reading) -> None:
+        # The place is given back by the work in the thread, not the caller: one who leaves early still holds it.
+        work = asyncio.get_running_loop().run_in_executor(threads, self._read, reading.unit)
+        work.add_done_callback(lambda work: self._done(reading, work))
+
+    def _done(self, reading: _Reading, work: asyncio.Future[Any]) -> None:
+        self._places.leave(reading.tenant)
+        if reading.tenant != SERVER:
+            self._under_way -= 1
+            self._next()
+            if not self._under_way:
+                self._empty.set()
+        waiting = reading.future
+        if work.cancelled():
+            waiting.cancel()
+        elif (error := work.exception()) is not None:  # seen, so that asyncio does not report it where the caller left
+            if not waiting.done():
+                waiting.set_exception(error)
+        elif not waiting.done():
+            waiting.set_result(work.result())
 
     async def close(self) -> None:
-        """Waits for the reads that are under way, then closes the connections."""
-        await asyncio.to_thread(self._executor.shutdown, wait=True)
+        """Waits for the reads that are under way or wait, then closes the connections."""
+        if self._turns or self._under_way:
+            await self._empty.wait()
+        for threads in (self._threads, self._server_thread):
+            await asyncio.to_thread(threads.shutdown, wait=True)
         for link in self._links:
             await asyncio.to_thread(link.close)
 

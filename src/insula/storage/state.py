@@ -133,7 +133,7 @@ class StateRepository:
             row = connection.execute(_GET, values).one_or_none()
             return None if row is None else StateValue(*row)
 
-        return await self._db.read(unit, timeout=timeout)
+        return await self._db.read(unit, tenant=service, timeout=timeout)
 
     async def set(
         self,
@@ -164,7 +164,7 @@ class StateRepository:
             held.expect(if_version)
             return self._store(connection, held, value, now, None if ttl is None else now + math.ceil(ttl * 1000))
 
-        return await self._db.write(unit, lock=service, timeout=timeout)
+        return await self._db.write(unit, lock=service, tenant=service, size=len(value), timeout=timeout)
 
     async def delete(
         self, service: str, key: str, *, if_version: int | None = None, timeout: float | None = None
@@ -181,7 +181,7 @@ class StateRepository:
             _set_usage(connection, service, held.usage.without(key, held.row_value, held.row_version))
             return held.value is not None
 
-        return await self._db.write(unit, lock=service, timeout=timeout)
+        return await self._db.write(unit, lock=service, tenant=service, timeout=timeout)
 
     async def increment(
         self, service: str, key: str, delta: int | float = 1, *, timeout: float | None = None
@@ -202,7 +202,7 @@ class StateRepository:
             self._store(connection, held, repr(total), now, held.expires)
             return total
 
-        return await self._db.write(unit, lock=service, timeout=timeout)
+        return await self._db.write(unit, lock=service, tenant=service, timeout=timeout)
 
     async def list_keys(
         self,
@@ -231,7 +231,7 @@ class StateRepository:
         if prefix:  # keys are ASCII, so the first text after all that begin with it differs in the last character
             statement = _KEYS_FROM
             values |= {"b_from": prefix, "b_until": prefix[:-1] + chr(ord(prefix[-1]) + 1)}
-        keys = await self._db.read(lambda c: list(c.scalars(statement, values)), timeout=timeout)
+        keys = await self._db.read(lambda c: list(c.scalars(statement, values)), tenant=service, timeout=timeout)
         return keys[:limit], keys[limit - 1] if len(keys) > limit else None
 
     async def sweep(self) -> int:

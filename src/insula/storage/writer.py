@@ -10,6 +10,8 @@ database. A connection lost during a commit is never tried again: nobody can tel
 callers are told so.
 
 A unit that no caller waits for any more is not begun; once begun it is carried out whole or not at all.
+
+Each service has a share of the places and its turn in a group (see `turns`); the server's own units go first.
 """
 
 from __future__ import annotations
@@ -26,9 +28,10 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import LimitError, UnavailableError
+from insula.errors import UnavailableError
 from insula.storage.faults import Fault, diagnose, log, refusal, unreachable
 from insula.storage.link import Link
+from insula.storage.turns import Places, Turns
 
 T = TypeVar("T")
 
@@ -39,11 +42,15 @@ TRIES = 6
 class Job(Generic[T]):
     """One unit on its way through the writer, and the future of its outcome."""
 
-    __slots__ = ("_claim", "future", "lock", "unit")
+    __slots__ = ("_claim", "future", "lock", "size", "tenant", "unit")
 
-    def __init__(self, unit: Callable[[Connection], T], lock: str, future: asyncio.Future[T]) -> None:
+    def __init__(
+        self, unit: Callable[[Connection], T], lock: str, tenant: str, size: int, future: asyncio.Future[T]
+    ) -> None:
         self.unit = unit
         self.lock = lock
+        self.tenant = tenant
+        self.size = size
         self.future = future
         self._claim = threading.Lock()
 
@@ -72,19 +79,18 @@ class Writer:
 
     def __init__(self, link: Link, *, max_waiting: int) -> None:
         self._link = link
-        self._max_waiting = max_waiting
-        self._waiting = 0
+        self._places = Places(max_waiting, "writes")
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
+        self._turns: Turns[Job[Any]] = Turns()  # the thread's alone
         self._thread = threading.Thread(target=self._run, name="insula-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, unit: Callable[[Connection], T], lock: str) -> Job[T]:
-        """Queues a unit, `lock` being what it locks. LimitError where the queue is full."""
-        if self._waiting >= self._max_waiting:
-            raise LimitError("too many writes are waiting for the database", hint="try again", retry_after=1)
-        job = Job(unit, lock, self._loop.create_future())
-        self._waiting += 1
+    def submit(self, unit: Callable[[Connection], T], lock: str, tenant: str, size: int) -> Job[T]:
+        """Queues a unit that holds `size` bytes; `lock` is what it locks, `tenant` whose share it takes. LimitError where
+        that is used up."""
+        self._places.enter(tenant, size)
+        job = Job(unit, lock, tenant, size, self._loop.create_future())
         self._queue.put(job)
         return job
 
@@ -98,30 +104,34 @@ class Writer:
 
     def _run(self) -> None:
         last = False
-        while not last:
-            first = self._queue.get()
-            group, withdrawn, last = self._gather(first)
+        while not last or self._turns:
+            last = self._let_in() or last
+            group, withdrawn = self._gather()
             if withdrawn:
                 self._report([(job, None, None) for job in withdrawn])
             if group:
                 group.sort(key=_lock)
                 self._report(self._carry_out(group))
 
-    def _gather(self, first: Job[Any] | None) -> tuple[list[Job[Any]], list[Job[Any]], bool]:
-        """All that waits now, up to the size of a group: what is to be done, what was withdrawn, and whether the end of
-        the queue was seen."""
+    def _let_in(self) -> bool:
+        """Puts in line all that has come, waiting for it where the line is empty. True at the end of the queue."""
+        try:
+            while True:
+                job = self._queue.get(block=not self._turns)
+                if job is None:
+                    return True
+                self._turns.put(job)
+        except queue.Empty:
+            return False
+
+    def _gather(self) -> tuple[list[Job[Any]], list[Job[Any]]]:
+        """Those whose turn it is, up to the size of a group: what is to be done, and what was withdrawn."""
         group: list[Job[Any]] = []
         withdrawn: list[Job[Any]] = []
-        job = first
-        while job is not None:
+        while self._turns and len(group) < MAX_GROUP:
+            job = self._turns.take()
             (group if job.claim() else withdrawn).append(job)
-            if len(group) >= MAX_GROUP:
-                return group, withdrawn, False
-            try:
-                job = self._queue.get_nowait()
-            except queue.Empty:
-                return group, withdrawn, False
-        return group, withdrawn, True
+        return group, withdrawn
 
     def _carry_out(self, group: list[Job[Any]]) -> list[_Outcome]:
         if len(group) > 1:
@@ -222,8 +232,8 @@ class Writer:
     # Back on the loop.
 
     def _settle(self, outcomes: list[_Outcome]) -> None:
-        self._waiting -= len(outcomes)
         for job, value, error in outcomes:
+            self._places.leave(job.tenant, job.size)
             if job.future.done():
                 continue
             if error is None:

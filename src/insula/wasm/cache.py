@@ -1,4 +1,4 @@
-"""Compiled code on disk: one file a module and fingerprint, and beside it the sha256 of the file.
+"""Compiled code on disk: one file a module and fingerprint, and beside it what is known of it (facts.py), its sha256 too.
 
 What is here is native code, and whoever can write it runs as this server. So the folder is ours alone (0700, our user's)
 or it is not used; a file comes in only by a rename, whole and synced; and it is loaded only while its sha256 is the one
@@ -19,6 +19,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from insula.errors import ConfigurationError
+from insula.wasm.facts import Facts
 
 #: A file that was being written for longer than this (s) when it is looked at belongs to nobody any more.
 _ABANDONED = 600
@@ -50,25 +51,26 @@ class CodeCache:
         """Where to write code before it is kept."""
         return self._folder / f".{digest}-{os.getpid()}-{time.monotonic_ns()}.part"
 
-    def find(self, digest: str) -> Path | None:
-        """The code of a module, where there is some and it is whole; notes that it was used."""
+    def find(self, digest: str) -> tuple[Path, Facts] | None:
+        """The code of a module and what is known of it, where it is there and whole; notes that it was used."""
         path = self.path(digest)
         try:
             with path.open("rb") as file:
                 found = hashlib.file_digest(file, "sha256").hexdigest()
-            if found != _note(path).read_text():
+            facts = Facts.parse(_note(path).read_text())
+            if found != facts.sha256:
                 return None
             os.utime(path)
-        except OSError:
+        except (OSError, ValueError):
             return None
-        return path
+        return path, facts
 
-    def keep(self, digest: str, draft: Path, sha256: str) -> Path:
+    def keep(self, digest: str, draft: Path, facts: Facts) -> Path:
         """Takes in the code that was written and synced to `draft`; both names are there when this returns."""
         path = self.path(digest)
         note = draft.with_suffix(".note")
         with note.open("x") as file:
-            file.write(sha256)
+            file.write(facts.text())
             file.flush()
             os.fsync(file.fileno())
         note.replace(_note(path))
@@ -106,4 +108,4 @@ class CodeCache:
 
 
 def _note(path: Path) -> Path:
-    return path.with_suffix(".sha256")
+    return path.with_suffix(".facts")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from insula.errors import InsulaError, LimitError, PackageError
 from insula.wasm.compile import REFUSED
+from insula.wasm.facts import Facts
 
 log = logging.getLogger("insula.wasm")
 
@@ -33,8 +34,8 @@ class Compiler:
         self._memory = memory
         self._timeout = timeout
 
-    async def compile(self, source: Path, digest: str, target: Path) -> str:
-        """Writes the code of a module to `target`, synced, and gives the sha256 of it. PackageError. Cancelled: the
+    async def compile(self, source: Path, digest: str, target: Path) -> Facts:
+        """Writes the code of a module to `target`, synced, and gives what is known of it. PackageError. Cancelled: the
         child is killed; what there is of `target` is the caller's to remove."""
         async with self._room:
             child = _Child(self._command(source, digest, target), self._timeout)
@@ -47,8 +48,9 @@ class Compiler:
                     with contextlib.suppress(asyncio.CancelledError):
                         await asyncio.wait([work])
                 raise
-        if code == 0 and len(said) == 64:
-            return said
+        if code == 0:
+            with contextlib.suppress(ValueError):
+                return Facts.parse(said)
         raise self._refusal(code, said, child.timed_out)
 
     def _command(self, source: Path, digest: str, target: Path) -> list[str]:

@@ -13,13 +13,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from insula.errors import InsulaError
+from insula.errors import GuestError, InsulaError
 from insula.wasm.pace import Pace
+
+#: Parameters and results of a type that are told by their names.
+_MOST_NAMED = 24
 
 
 class RefusalError(InsulaError):
     """What a guest answered, by the rules of its ABI, instead of an output. The guest is well and is used again: any other
     error out of an exchange ends its instance."""
+
+
+class UnbegunError(InsulaError):
+    """The guest was stopped before it saw the call: a helper export that prepared it took too long for the event loop. The
+    instance is dead; the call may run on another one, and will in a worker."""
+
+
+class OverranError(GuestError):
+    """A helper export (allocate, deallocate) on the event loop is not done within its slice."""
 
 
 class Guest(Protocol):
@@ -35,7 +47,11 @@ class Guest(Protocol):
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small helper export (allocate, deallocate) to its end. Results are unsigned; of a void function, 0. It
-        may neither sleep nor call a host function that has to wait: GuestError."""
+        may neither sleep nor call a host function that has to wait: GuestError. OverranError where it holds the event loop
+        for longer than a slice."""
+
+    def retire(self) -> None:
+        """Gives the instance up once this call has been answered: the guest is in no state to take another."""
 
     def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
         """A copy of guest memory. GuestError where any of it is outside, LimitError where it is over `limit` bytes (the
@@ -44,19 +60,25 @@ class Guest(Protocol):
     def write(self, pointer: int, data: bytes) -> None:
         """Writes into guest memory; GuestError where any of it would be outside."""
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        """Whether the guest's memory stands at its limit, so that its failure to get `wanted` bytes, or to go on at all,
-        is `resource_exhausted`."""
+    def first_call(self, export: str, *args: int) -> int:
+        """`call`, where it is the first of an exchange: what went before has no part in how the exchange fails."""
+
+    def shortage(self, what: str) -> InsulaError | None:
+        """The `resource_exhausted` to raise where the guest fails by `what` after a growth of its memory was refused in
+        the same exchange; None where none was."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`. As text: `(i32, i32) -> i64`."""
+    """A function type by the names of wasm's value types: `i32`, `i64`, `f32`, `f64`. As text: `(i32, i32) -> i64`, and the
+    numbers alone where they are many."""
 
     params: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        if len(self.params) + len(self.results) > _MOST_NAMED:
+            return f"({len(self.params)} parameters) -> ({len(self.results)} results)"
         results = ", ".join(self.results)
         return f"({', '.join(self.params)}) -> {results if len(self.results) == 1 else f'({results})'}"
 
@@ -159,11 +181,12 @@ class Program(Protocol):
 
     def runner(self, exchange: Exchange) -> Runner:
         """What runs this exchange: instance, input, scope and deadline in, the answer out. `deadline` is of
-        `time.monotonic()`. The answer comes no later than that, or DeadlineError, even where the guest is deep in a loop or
-        waits in a host call; then, and when the future is cancelled, the instance is dead and its thread comes free as soon
-        as the guest can be stopped. Other failures: GuestError for a trap or an exit, LimitError for either with the memory
-        at its limit, RefusalError, and whatever InsulaError a host function raised. May raise at once: DeadlineError where
-        the deadline has passed already, LimitError where the engine has no room; the instance is as good as before."""
+        `time.monotonic()`. The answer comes no later than that, or DeadlineError, even where the guest is deep in a loop,
+        waits in a host call, or answers a moment later. Then, and when the future is cancelled, the instance is dead,
+        unless the guest had answered, and its thread comes free as soon as the guest can be stopped. Other failures:
+        GuestError for a trap or an exit, LimitError for either after its memory could not grow, RefusalError, UnbegunError,
+        and any InsulaError that a host function raised. May raise at once: DeadlineError where the deadline has passed
+        already, LimitError where the engine has no room; the instance is as good as before."""
 
     def close(self) -> None: ...
 
@@ -175,7 +198,10 @@ class Engine(Protocol):
         """The compiled module of a file whose sha256 is `digest`: from the cache, else compiled in a child process with
         bounded memory and time. PackageError where it is no valid module or takes too much to compile."""
 
-    def link(self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions) -> Program:
-        """PackageError naming the import where the module wants one that nobody offers, or with another signature."""
+    def link(
+        self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions, *, name: str = ""
+    ) -> Program:
+        """`name` is the tenant's, for messages. PackageError naming the import where the module wants one that nobody
+        offers, or with another signature."""
 
     async def close(self) -> None: ...

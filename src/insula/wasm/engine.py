@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from time import monotonic
+from time import monotonic, thread_time
 from typing import Any, Protocol
 
 from insula.errors import DeadlineError, InsulaError, LimitError, UnavailableError
+from insula.shares import Shares
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
@@ -25,19 +26,20 @@ from insula.wasm.contract import (
     Instance,
     Limits,
     Module,
+    OverranError,
     Program,
     RefusalError,
     Runner,
     WasiOptions,
 )
 from insula.wasm.faults import StoppedError
-from insula.wasm.guest_memory import SHARE, GuestMemory
+from insula.wasm.guest_memory import SHARE, GuestMemory, Tenant
 from insula.wasm.instance import LiveInstance, template_of
 from insula.wasm.linking import Blueprint, bind
 from insula.wasm.machine import Machine, machine
 from insula.wasm.modules import Modules, OpenModule
-from insula.wasm.pace import Pace
-from insula.wasm.scheduler import Running, Schedule, rest_steps, run_steps, start_steps
+from insula.wasm.pace import NOTE, Pace
+from insula.wasm.scheduler import Running, Schedule, rest_steps, run_steps, start_steps, unbegun
 from insula.wasm.workers import Lane, Workers
 
 log = logging.getLogger("insula.wasm")
@@ -46,6 +48,10 @@ log = logging.getLogger("insula.wasm")
 _GRACE = 2.0
 
 _LATE = "the guest did not answer in time"
+
+#: A program whose instances may have more memory (bytes) never runs on the event loop: a single instruction of a guest can
+#: touch all of it, and cannot be interrupted.
+_LARGE = 64 << 20
 
 
 class _Job(Protocol):
@@ -68,10 +74,10 @@ _INLINE = _Inline()
 class NativeEngine:
     """The engine of one event loop; made by `open` while that loop runs.
 
-    `cache` is the folder of compiled code, swept down to `cache_bytes`. `threads` guests run at once in threads, half of
-    them of one program, and `backlog` wait. At most `instances` live (0: as many as the system has room for), with
-    `guest_memory` bytes together (0: most of what there is). A module may take `compile_timeout` seconds and
-    `compile_memory` bytes to compile, `compiles` of them at once.
+    `cache` is the folder of compiled code, swept down to `cache_bytes`. `threads` guests run at once in threads: of one
+    program as many as there are cores, and always one fewer than there are threads; `backlog` wait. At most `instances`
+    live (0: as many as the system has room for), with `guest_memory` bytes together (0: most of what there is). A module
+    may take `compile_timeout` seconds and `compile_memory` bytes to compile, `compiles` of them at once.
     """
 
     def __init__(
@@ -90,7 +96,8 @@ class NativeEngine:
     ) -> None:
         room = shared.sizes.instances
         self.most_instances = min(instances or room, room)
-        workers = Workers(threads, backlog, max(1, threads // 2))
+        self.room: Shares[NativeProgram] = Shares(self.most_instances)
+        workers = Workers(threads, backlog, max(1, min(threads - 1, os.cpu_count() or 1)))
         loop = asyncio.get_running_loop()
         self.schedule = Schedule(loop, workers, shared.ticker)
         self.guest_memory = GuestMemory(guest_memory or int(shared.memory * SHARE), loop)
@@ -108,10 +115,13 @@ class NativeEngine:
         self._check_open()
         return await self._modules.load(wasm, digest)
 
-    def link(self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions) -> Program:
+    def link(
+        self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions, *, name: str = ""
+    ) -> Program:
         self._check_open()
         assert isinstance(module, OpenModule)
-        program = NativeProgram(self, bind(module.code, imports, limits, wasi))
+        program = NativeProgram(self, bind(module.code, imports, limits, wasi), name)
+        self.guest_memory.expect(limits.memory_bytes)
         self.programs.add(program)
         return program
 
@@ -134,77 +144,70 @@ class NativeEngine:
 
 
 class NativeProgram:
-    """A linked module and its instances."""
+    """A linked module and its instances. `name` is the tenant's, for messages."""
 
-    def __init__(self, engine: NativeEngine, blueprint: Blueprint) -> None:
+    def __init__(self, engine: NativeEngine, blueprint: Blueprint, name: str = "") -> None:
         self._engine = engine
         self._schedule = engine.schedule
         self._ticker = engine.schedule.ticker
         self._blueprint = blueprint
         self._template = template_of(blueprint)
         self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
-        self._lane = Lane()
+        self._name = name or "this service"
+        self._lane = Lane(self._name)
+        self._memory = Tenant()
         self._start_pace = Pace()
+        self._start_pace.keep_slow()  # what a module does to start cannot be interrupted: it may fill all its memory
         self._instances: set[OwnedInstance] = set()
         self._closed = False
 
     def instantiate(self) -> asyncio.Future[Instance]:
         self._check_open()
-        schedule = self._schedule
-        if schedule.instances >= self._engine.most_instances:
+        engine = self._engine
+        engine.guest_memory.start(self._blueprint.code.memory_bytes, self._memory)
+        if not engine.room.take(self):
             raise LimitError(
-                f"{schedule.instances} instances of guests live, and there is room for no more",
+                f"{self._name} has {engine.room.used(self)} instances, which is its share of {engine.most_instances}",
                 reason="instances",
                 hint="give the server fewer services, or fewer instances for each (limits.max_instances)",
                 retry_after=1.0,
             )
-        pace = self._start_pace
-        if pace.slow:
-            schedule.workers.check_room()
-        self._engine.guest_memory.start(self._blueprint.code.memory_bytes)
         instance = OwnedInstance(self)
         seconds = self._blueprint.limits.start_timeout
-        instance.deadline = time.monotonic() + seconds
-        late = f"the guest did not start within {seconds:g} s"
-        steps = start_steps(instance)
-        if not pace.slow:
-            schedule.tick()
-            if pace.misses:
-                pace.began = time.thread_time()
-            ready: asyncio.Future[Instance] = schedule.loop.create_future()
-            try:
-                next(steps)
-            except StopIteration:
-                pace.in_time()
-                ready.set_result(instance)
-                return ready
-            except BaseException as error:
-                ready.set_exception(self._ended(instance, error, late))
-                return ready
+        instance.deadline = monotonic() + seconds
         job: Running[Any] = Running(
-            schedule, self._lane, instance, steps, pace=pace, seconds=seconds, late=late, left=instance.left
+            self._schedule,
+            self._lane,
+            instance,
+            start_steps(instance),
+            pace=self._start_pace,
+            deadline=instance.deadline,
+            late=f"the guest did not start within {seconds:g} s",
+            left=instance.left,
         )
         instance.job = job
-        if pace.slow:
-            job.begin_in_worker()
-        else:
-            job.follow()
+        job.begin_in_worker()
         return job.future
 
     def runner(self, exchange: Exchange) -> Runner:
         ticker, pace, export, number = self._ticker, exchange.pace, exchange.export, exchange.number
         begin, finish = exchange.begin, exchange.finish
+        schedule, memory = self._schedule, self._engine.guest_memory
+        turn = schedule.turn
+        if self._blueprint.memory_most > _LARGE:
+            pace.keep_slow()
 
         def run(instance: Any, payload: bytes, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
             if instance.job is not None or not instance.alive:
                 self._check_open()
                 raise InsulaError("this instance is in use, or was ended")
-            if deadline <= monotonic():
+            began = monotonic()
+            if deadline <= began:
                 raise DeadlineError("the deadline passed before the guest was called")
-            if not pace.unwatched:
-                if pace.slow:
-                    return self._run_in_worker(instance, exchange, payload, scope, deadline)
-                pace.began = time.thread_time()
+            if turn.full or not pace.unwatched or memory.scarce:
+                if pace.slow or turn.full or memory.scarce:
+                    return self._run_later(instance, exchange, payload, scope, deadline)
+                pace.began = thread_time()
             ticker.used = True
             if ticker.asleep:
                 ticker.wake()
@@ -215,29 +218,43 @@ class NativeProgram:
             try:
                 if instance.epoch != ticker.epoch:
                     instance.enter()
+                    schedule.mark()
+                    memory.note(instance)
                 args: tuple[int, ...] = ()
                 if number is not None and len(payload) <= instance.room:
                     answer = instance.swap(export, number, payload)
                 else:
-                    args = begin(instance, payload)
+                    try:
+                        args = begin(instance, payload)
+                    except OverranError:
+                        raise unbegun() from None
                     answer = instance.launch(export, args)
                 if answer.__class__ is int:
                     answer = finish(instance, args, answer)
             except RefusalError:
                 instance.job = None
+                now = monotonic()
+                if now - began > NOTE or not pace.unwatched:
+                    schedule.ran(pace, now - began)
+                if now >= deadline:
+                    raise DeadlineError(_LATE) from None
                 raise
             except BaseException as error:
-                raise self._ended(instance, error, _LATE) from None
+                turn.add(monotonic() - began)
+                raise self._ended(instance, error) from None
+            now = monotonic()
             if answer is None:
                 job = self._job(instance, exchange, rest_steps(instance, exchange, args), deadline)
-                job.follow()
+                job.follow(now - began)
                 return job.future
             instance.job = None
-            if not pace.unwatched:
-                pace.in_time()
+            if now - began > NOTE or not pace.unwatched:
+                schedule.ran(pace, now - began)
             if not instance.alive:  # ended from within
                 instance.left()
-                self._schedule.free(instance)
+                schedule.free(instance)
+            if now >= deadline:
+                raise DeadlineError(_LATE)
             return answer  # type: ignore[no-any-return]
 
         return run
@@ -247,18 +264,25 @@ class NativeProgram:
         self._closed = True
         for instance in list(self._instances):
             instance.close()
+        self._template.close()
         self._engine.programs.discard(self)
 
-    def _run_in_worker(
+    def _run_later(
         self, instance: OwnedInstance, exchange: Exchange, payload: bytes, scope: Any, deadline: float
     ) -> asyncio.Future[bytes]:
-        self._schedule.workers.check_room()
+        """Runs a call in a worker where its method is slow; else in a turn of the loop that has time for it."""
+        slow = exchange.pace.slow
+        if slow:
+            self._schedule.workers.check_room(self._lane)
         instance.scope = scope
         instance.deadline = deadline
         instance.pace = exchange.pace
         instance.enter()
         job = self._job(instance, exchange, run_steps(instance, exchange, payload), deadline)
-        job.begin_in_worker()
+        if slow:
+            job.begin_in_worker()
+        else:
+            job.begin_later()
         return job.future
 
     def _job(self, instance: OwnedInstance, exchange: Exchange, steps: Any, deadline: float) -> Running[bytes]:
@@ -268,20 +292,20 @@ class NativeProgram:
             instance,
             steps,
             pace=exchange.pace,
-            seconds=deadline - monotonic(),
+            deadline=deadline,
             late=_LATE,
             left=instance.left,
         )
         instance.job = job
         return job
 
-    def _ended(self, instance: OwnedInstance, error: BaseException, late: str) -> BaseException:
+    def _ended(self, instance: OwnedInstance, error: BaseException) -> BaseException:
         """Frees an instance that failed on the loop; what the failure is called."""
         instance.alive = False
         told = instance.why(error)
         instance.left()
         self._schedule.free(instance)
-        return DeadlineError(late) if isinstance(told, StoppedError) else told
+        return DeadlineError(_LATE) if isinstance(told, StoppedError) else told
 
     def _check_open(self) -> None:
         if self._closed:
@@ -294,7 +318,7 @@ class OwnedInstance(LiveInstance):
     __slots__ = ("_counted", "_program", "job")
 
     def __init__(self, program: NativeProgram) -> None:
-        super().__init__(program._template, program._blueprint, program._engine.guest_memory)
+        super().__init__(program._template, program._blueprint, program._engine.guest_memory, program._memory)
         self._weighs(program._blueprint.code.memory_bytes)
         self.job: _Job | None = None
         self._program = program
@@ -314,8 +338,9 @@ class OwnedInstance(LiveInstance):
             job.refuse(UnavailableError("the instance was ended while it worked"))
 
     def left(self) -> None:
-        """Nobody is in here any more, after a call that was not done at once."""
+        """Called when a call that was not done at once has left the instance, or ended it."""
         self.job = None
+        self.epoch = -1  # the next call enters anew, and is weighed
         if self.alive:
             self._weighs(self.size())
         else:
@@ -324,6 +349,6 @@ class OwnedInstance(LiveInstance):
     def _uncount(self) -> None:
         if self._counted:
             self._counted = False
-            self._weighs(0)
             self._program._instances.discard(self)
             self._program._schedule.instances -= 1
+            self._program._engine.room.give(self._program)

@@ -6,15 +6,16 @@ import logging
 import time
 from collections.abc import Callable
 
-import wasmtime
 from wasmtime import TrapCode
 
 from insula.errors import GuestError, InsulaError, LimitError
+from insula.wasm.traps import EngineError
 
 log = logging.getLogger("insula.wasm")
 
-#: The longest text of a guest's making that goes into the log at once, in characters.
-_MAX_LOGGED = 4000
+#: The longest text of a guest's making that is told at once, in characters.
+_MAX_LOGGED = 1000
+MAX_TOLD = 100
 
 _TRAPS = {
     TrapCode.STACK_OVERFLOW: "the guest overflowed its stack",
@@ -75,20 +76,20 @@ class StoppedError(Exception):
 def exhausted(what: str) -> LimitError:
     """The refusal where a guest failed for want of memory; `what` is how it failed."""
     return LimitError(
-        f"{what} with its memory at the limit",
+        f"{what} after its memory had reached the limit",
         reason="memory_limit",
         hint="raise limits.memory_mb of the package, or make the guest use less",
     )
 
 
-def fault(error: BaseException, at_limit: bool) -> InsulaError:
-    """The error of a trap, or of wasmtime itself."""
-    if isinstance(error, wasmtime.Trap):
-        text = _TRAPS.get(error.trap_code, "the guest trapped") if error.trap_code is not None else "the guest trapped"
+def fault(error: EngineError, shortage: Callable[[str], InsulaError | None]) -> InsulaError:
+    """The error of a trap, or of wasmtime itself. `shortage` gives the refusal where a trap is for want of memory."""
+    if error.code is not None or error.frames:
+        text = _TRAPS.get(error.code, "the guest trapped") if error.code is not None else "the guest trapped"
         if _warnings.allowed():
-            log.warning("%s\n%s", text, printable(error.message))
-        return exhausted(text) if at_limit else GuestError(text, reason="trap")
-    text = printable(str(error))
+            log.warning("%s\n%s", text, backtrace(error))
+        return shortage(text) or GuestError(text, reason="trap")
+    text = printable(error.message)
     if _warnings.allowed():
         log.warning("the engine refused: %s", text)
     if "concurrent" in text and "limit" in text:
@@ -98,13 +99,26 @@ def fault(error: BaseException, at_limit: bool) -> InsulaError:
     return GuestError("the guest could not be run", reason="trap")
 
 
+def backtrace(error: EngineError) -> str:
+    """The frames for the log, one a line: the offset in the module's file, the function's index, its name as the module
+    has it."""
+    lines = []
+    for n, frame in enumerate(error.frames):
+        place = "?" if frame.offset is None else f"{frame.offset:#x}"
+        lines.append(f"    {n:>3}: {place} function {frame.function} {printable(frame.name)}")
+    return "\n".join(lines) or "    (no frames)"
+
+
 def unexpected(error: BaseException) -> InsulaError:
     """An error of ours: the traceback is for the log, and nobody else."""
     log.error("a call ended by an error of the host", exc_info=error)
     return InsulaError("an error inside the server ended the call", reason="host_failure")
 
 
-def printable(text: str) -> str:
-    """Text of a guest's making without what could forge or garble a log."""
-    text = "".join(c if c.isprintable() or c == "\n" else "?" for c in text[:_MAX_LOGGED])
-    return text.replace("\n", "\n    ")
+def printable(text: str, most: int = _MAX_LOGGED) -> str:
+    """Text of a guest's making on one line, without what could forge or garble a log or a terminal, cut to `most`
+    characters."""
+    cut = text[:most]
+    if not cut.isprintable():
+        cut = "".join(c if c.isprintable() else "?" for c in cut)
+    return cut if len(text) <= most else f"{cut}…"

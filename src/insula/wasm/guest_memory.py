@@ -1,10 +1,17 @@
 """The memory of all guests together, and its bound.
 
 What one instance may have is its own limit; thousands of instances times that limit is more than any machine has, and most
-of them never come near it. So what is counted is what they have. An instance is weighed when it starts, when it is entered,
-at the end of each slice of its time and of a call that took more than one; never by a call that is quick. Near the bound
-idle instances are asked for (`relieve`); at the bound none is started, and one that has grown during its call is ended.
-Between two looks a guest touches what it can in one slice, and by so much the bound may be passed.
+of them never come near it. So what is counted is what they have: an instance is weighed when it starts, when it is entered,
+at the end of each slice of its time, and soon after a call. Near the bound idle instances are closed (`relieve`); at the
+bound none is started.
+
+A guest can take all that it may have in one instruction, before anything is weighed. So whoever runs one takes a lease of
+the bytes by which it may grow, and gives it back when it comes out. While there is much, the lease is all that the guest's
+own limit allows. While memory is scarce it is a part of what is left, and the store's limit is set to that: a growth
+beyond it fails inside the guest. On the loop one guest runs at a time, and its lease is taken while memory is scarce alone.
+
+While memory is scarce a tenant may have `_TIMES` times as much as is left (the dynamic thresholds of shares.py): one alone
+comes to four fifths of the whole, and four greedy ones leave a seventeenth for whatever else is there.
 """
 
 from __future__ import annotations
@@ -14,51 +21,135 @@ import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from insula.errors import LimitError
 
-#: Of the memory that there is, what guests may have where nobody says.
+#: Of the memory that there is, what guests may have where the operator says nothing.
 SHARE = 3 / 4
-#: Of what guests may have, where idle instances are asked for, and how far down.
+#: Of what guests may have, where idle instances are closed, and how far down.
 _SCARCE = 7 / 8
 _EASE = 3 / 4
+#: How many times as much as is left a tenant may have while memory is scarce.
+_TIMES = 4
+#: The part of what is left that a lease may take while memory is scarce and others have leases.
+_PART = 5
+#: Seconds after its call until an instance is weighed that was run on the loop.
+_SOON = 0.05
+
+
+class Weighed(Protocol):
+    """An instance that was run on the loop."""
+
+    def weigh_idle(self) -> None:
+        """Counts what it has, unless it is being run."""
+
+
+class Tenant:
+    """What one program's instances have, and by how much those that run may grow, in bytes."""
+
+    __slots__ = ("bytes",)
+
+    def __init__(self) -> None:
+        self.bytes = 0
 
 
 class GuestMemory:
-    """At most `most` bytes. `held` is what the instances have that are counted. `relieve` closes idle instances until what
-    it is given says that it is enough. Used by every thread that runs guests; `start` and `relieve` are the loop's."""
+    """At most `most` bytes. `held` is what the instances have that are counted, `leased` by how much those that run may
+    grow. `scarce` is a plain field, for the hot path: whether a guest on the loop needs a lease. `relieve` closes idle
+    instances until its argument answers True. Used by every thread that runs guests; `start`, `note`, `expect` and
+    `relieve` are the loop's."""
 
     def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         self.most = most
         self.held = 0
+        self.leased = 0
+        self.scarce = False
         self.relieve: Callable[[Callable[[], bool]], None] = lambda enough: None
+        self._largest = 0
         self._loop = loop
         self._lock = threading.Lock()
         self._asked = False
+        self._leases = 0
+        self._ran: list[Weighed] = []
 
-    def start(self, size: int) -> None:
-        """Before an instance is made that begins with `size` bytes; LimitError where there is no room for it."""
-        if self.held + size > self.most:
-            self.relieve(lambda: self.held + size <= self.most)
-            if self.held + size > self.most:
+    def expect(self, limit: int) -> None:
+        """There may be instances with a limit of so many bytes from now on."""
+        with self._lock:
+            self._largest = max(self._largest, limit)
+            self._look()
+
+    def start(self, size: int, tenant: Tenant) -> None:
+        """Before an instance is made that begins with `size` bytes; LimitError where its tenant may not have as much."""
+        if not self._fits(size, tenant):
+            self.relieve(lambda: self._fits(size, tenant))
+            if not self._fits(size, tenant):
                 raise self.refusal()
 
-    def change(self, by: int) -> bool:
+    def _fits(self, size: int, tenant: Tenant) -> bool:
+        return self.held + self.leased + size <= self.most and (not self.scarce or self._allowed(tenant) >= size)
+
+    def _allowed(self, tenant: Tenant) -> int:
+        """How much more a tenant may have while memory is scarce: then it has `_TIMES` times as much as is left."""
+        left = self.most - self.held - self.leased
+        return max(0, (_TIMES * left - tenant.bytes) // (1 + _TIMES))
+
+    def change(self, by: int, tenant: Tenant) -> bool:
         """Counts what an instance has more, or less; whether all of it is within the bound."""
         with self._lock:
             self.held += by
-            scarce = by > 0 and self.held > self.most * _SCARCE and not self._asked
-            self._asked = self._asked or scarce
-        if scarce:
+            tenant.bytes += by
+            self._look()
+            low = by > 0 and self.held > self.most * _SCARCE and not self._asked
+            self._asked = self._asked or low
+        if low:
             self._loop.call_soon_threadsafe(self._relieve)
         return self.held <= self.most
+
+    def lease(self, wanted: int, tenant: Tenant) -> int:
+        """The bytes, at most `wanted`, by which a guest may grow that is about to run."""
+        with self._lock:
+            left = self.most - self.held - self.leased
+            if left - wanted >= self._largest:
+                granted = wanted
+            else:
+                granted = min(wanted, self._allowed(tenant))
+                if self._leases:
+                    granted = min(granted, max(0, left // _PART))
+            self._leases += 1
+            self.leased += granted
+            tenant.bytes += granted
+            self._look()
+            return granted
+
+    def settle(self, granted: int, tenant: Tenant) -> None:
+        """Gives a lease back, once the guest has come out and was weighed."""
+        with self._lock:
+            self._leases -= 1
+            self.leased -= granted
+            tenant.bytes -= granted
+            self._look()
+
+    def note(self, instance: Weighed) -> None:
+        """An instance is run on the loop: it is weighed soon, also if nobody enters it again."""
+        if not self._ran:
+            self._loop.call_later(_SOON, self._weigh_ran)
+        self._ran.append(instance)
+
+    def _weigh_ran(self) -> None:
+        ran, self._ran = self._ran, []
+        for instance in ran:
+            instance.weigh_idle()
+
+    def _look(self) -> None:
+        self.scarce = self.most - self.held - self.leased < 2 * self._largest
 
     def _relieve(self) -> None:
         self._asked = False
         self.relieve(lambda: self.held <= self.most * _EASE)
 
     def refusal(self) -> LimitError:
-        """What whoever wants more is told."""
+        """The error for a guest that needs more."""
         return LimitError(
             f"the guests of this server have {self.held >> 20} MiB of memory together, and at most {self.most >> 20} MiB",
             reason="guest_memory",

@@ -7,16 +7,18 @@ Policy
 - A host function that has to wait suspends the guest's fiber: `wait` says what for, and whoever polls the guest sees to it
   and gives the outcome to `resume_with`. Where the guest cannot be suspended, in a helper export and under a host
   function, one that has to wait is refused.
-- A helper export holds the thread that called it. In a worker it may, until the deadline; on the event loop it gets
-  `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs, and its method goes to the workers.
-- The memory stands at its limit where less is left than an eighth of the limit, or than the guest took since its call
-  began (or the epoch in which it did), or than it wanted. Toolchains grow in steps of very different sizes (C by pages, Go
-  by megabytes, doubling buffers by what they have), and the step that failed cannot be seen from outside; each of the
-  three says that it would not have fitted.
+- A helper export holds the thread that called it. In a worker it may, until the deadline. On the event loop one that is
+  not done within a slice or two makes its method slow and is stopped (`OverranError`): the call is begun anew in a worker,
+  or, where the guest had answered already, its instance is given up. Under a host function neither is possible; there it
+  gets `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs.
+- A guest that fails after a growth of its memory was refused in the same call failed for want of memory: `shortage` is the
+  refusal. The module itself notes the growth (rewrite.py). `leased`: its limit stands below its own at present, since the
+  memory of all guests is scarce; then that is the reason.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -25,30 +27,30 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any
 
-import wasmtime
-
 from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
 from insula.wasm import native, wasi
-from insula.wasm.contract import HostImport, Signature
-from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
-from insula.wasm.guest_memory import GuestMemory
+from insula.wasm.contract import HostImport, OverranError, Signature
+from insula.wasm.faults import MAX_TOLD, StoppedError, exhausted, fault, printable, unexpected
+from insula.wasm.guest_memory import GuestMemory, Tenant
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Definition, Template
 from insula.wasm.pace import SPENT, Pace
+from insula.wasm.traps import EngineError
 from insula.wasm.wasi import Nap, Wasi
 
 log = logging.getLogger("insula.wasm")
 
-#: Processor time (s) that a helper export may take on the event loop once its slice is over.
-INLINE_CPU = 0.1
+#: Processor time (s) that a helper export may take on the event loop under a host function, once its slice is over.
+INLINE_CPU = 0.035
 
 #: How deep host functions may be nested in one another through the guest's helper exports.
 _MAX_NESTING = 8
 
 
 class LiveInstance(Cell):
-    """`inline`: it runs on the event loop, as it does wherever no worker has it. `deadline` (of `time.monotonic()`), `pace`
+    """`inline`: it runs on the event loop, as it does wherever no worker has it. `leased`: it may grow to less than its own
+    limit, since the memory of all guests is scarce. `deadline` (of `time.monotonic()`), `pace`
     and `scope` are those of the call under way. `wait` is what the suspended guest waits for: seconds, or an awaitable."""
 
     __slots__ = (
@@ -60,22 +62,28 @@ class LiveInstance(Cell):
             "_due",
             "_entered_with",
             "_epoch",
+            "_lease",
             "_memory_of_all",
+            "_tenant",
             "_ticker",
             "_wasi",
             "_weight",
         ),
-        *("alive", "deadline", "epoch", "inline", "pace", "scope", "stopped", "touched", "wait"),
+        *("alive", "deadline", "epoch", "inline", "leased", "pace", "scope", "stopped", "touched", "wait"),
     )
 
-    def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory) -> None:
+    def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory, tenant: Tenant) -> None:
         super().__init__(template)
         self._memory_of_all = memory_of_all
+        self._tenant = tenant
         self._weight = 0
+        self._lease = 0
+        self.leased = False
         self.alive = True
         self.stopped = False
         self.touched = False
         self.inline = True
+        self.leased = False
         self.deadline = 0.0
         self.pace: Pace | None = None
         self.scope: Any = None
@@ -109,9 +117,10 @@ class LiveInstance(Cell):
         copy: bytes = self._bytes[pointer:end]
         return copy
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        size, most = self.size(), self._blueprint.memory_most
-        return bool(size) and most - size < max(most // 8, size - self._entered_with, wanted)
+    def shortage(self, what: str) -> InsulaError | None:
+        if not self.growth_refused():
+            return None
+        return self._memory_of_all.refusal() if self.leased else exhausted(what)
 
     # Its life
 
@@ -124,6 +133,34 @@ class LiveInstance(Cell):
             self._weighs(size)
         self.slice()
 
+    def lease(self) -> None:
+        """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few."""
+        self._weighs(self.size() or self._weight)
+        wanted = max(0, self.template.memory_bytes - self._weight)
+        self._lease = self._memory_of_all.lease(wanted, self._tenant)
+        few = self._lease < wanted
+        if few or self.leased:
+            self.leased = few
+            self.limit_memory(self._weight + self._lease)
+
+    def lease_if_scarce(self) -> bool:
+        """On the loop, where one guest runs at a time, a lease is taken while memory is scarce. Whether `settle` is due."""
+        if self._memory_of_all.scarce or self.leased:
+            self.lease()
+            return True
+        return False
+
+    def weigh_idle(self) -> None:
+        """Counts what it has some time after a call on the loop."""
+        if self.alive and self.inline and not self.yields:
+            self._weighs(self.size())
+
+    def settle(self) -> None:
+        """After it ran: is weighed, and gives back the bytes by which it did not grow."""
+        self._weighs(self.size() or self._weight)
+        granted, self._lease = self._lease, 0
+        self._memory_of_all.settle(granted, self._tenant)
+
     def weigh(self) -> None:
         """LimitError where it has grown and all guests have more than they may."""
         size = self.size()
@@ -133,17 +170,21 @@ class LiveInstance(Cell):
     def _weighs(self, size: int) -> bool:
         """Counts what it has; whether there is as much."""
         by, self._weight = size - self._weight, size
-        return self._memory_of_all.change(by)
+        return self._memory_of_all.change(by, self._tenant) if by else True
 
     def stop(self) -> None:
         """Asks the guest to end, wherever it is; for the loop. It does by the end of its slice."""
         self.alive = False
         self.stopped = True
 
+    def retire(self) -> None:
+        self.alive = False
+
     def free(self) -> None:
         """Gives everything back; idempotent. Nobody is in it."""
         self.alive = False
         self.dispose()
+        self._weighs(0)
         self.scope = self.outcome = self.wait = None
         if self._wasi is None:
             return
@@ -159,8 +200,8 @@ class LiveInstance(Cell):
         """What an error out of the guest is called; StoppedError stays."""
         if isinstance(error, InsulaError | StoppedError):
             return error
-        if isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
-            return StoppedError() if self.stopped else fault(error, self._entered_with > 0 and self.at_memory_limit())
+        if isinstance(error, EngineError):
+            return StoppedError() if self.stopped else fault(error, self.shortage)
         return unexpected(error)
 
     def overrun(self) -> None:
@@ -174,10 +215,15 @@ class LiveInstance(Cell):
         if self._cpu_of != self.helpers:
             self._cpu_of, self._cpu = self.helpers, now
             return
-        if self.pace is not None and now - self._cpu > SPENT:
+        spent = now - self._cpu
+        if spent < SPENT:
+            return  # the machine is busy, not the guest
+        if self.pace is not None:
             self.pace.helper_overran()
-        if now - self._cpu > INLINE_CPU:
-            raise GuestError("a helper export of the guest, such as its allocate, takes far too long", reason="helper")
+        if not self.depth or spent > INLINE_CPU:
+            raise OverranError(
+                "a helper export of the guest, such as its allocate, takes far too long", reason="helper"
+            )
 
     # Host functions
 
@@ -263,8 +309,7 @@ class LiveInstance(Cell):
 
     def exit(self, what: str) -> None:
         """What WASI ends a guest by."""
-        at_limit = self.at_memory_limit()
-        raise exhausted(what) if at_limit else GuestError(what, reason="exit")
+        raise self.shortage(what) or GuestError(what, reason="exit")
 
 
 def template_of(blueprint: Blueprint) -> Template:
@@ -272,7 +317,8 @@ def template_of(blueprint: Blueprint) -> Template:
     definitions = []
     for binding in blueprint.bindings:
         if binding.host is not None:
-            callback = native.later(binding.signature, functools.partial(_serve, binding.host))
+            name = printable(f"{binding.module}.{binding.name}", MAX_TOLD)
+            callback = native.later(binding.signature, functools.partial(_serve, binding.host), name=name)
             is_later = True
         else:
             callback, is_later = _wasi_callback(binding.name)
@@ -284,6 +330,7 @@ def template_of(blueprint: Blueprint) -> Template:
         definitions,
         memory_bytes=limits.memory_bytes,
         table_elements=limits.table_elements,
+        places=blueprint.code.places,
     )
 
 
@@ -306,6 +353,21 @@ def cancelled() -> bytes:
 
 
 def discard(awaitable: object) -> None:
-    """Drops an awaitable that nobody will await; a coroutine is closed, so that it does not warn that it never was."""
+    """Drops an awaitable that nobody will await. A coroutine is closed, so that it does not warn that it never was."""
     if inspect.iscoroutine(awaitable):
+        _close_arguments(awaitable)
         awaitable.close()
+
+
+def give_up(waiting: asyncio.Future[Any] | asyncio.TimerHandle) -> None:
+    """Cancels what a guest waits for."""
+    if isinstance(waiting, asyncio.Task):
+        _close_arguments(waiting.get_coro())
+    waiting.cancel()
+
+
+def _close_arguments(coroutine: Any) -> None:
+    """Closes the coroutines among the arguments of one that has not begun: it would have awaited them."""
+    if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+        for argument in inspect.getcoroutinelocals(coroutine).values():
+            discard(argument)

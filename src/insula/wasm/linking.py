@@ -8,6 +8,7 @@ from typing import NamedTuple
 from insula.errors import PackageError
 from insula.wasm import wasi
 from insula.wasm.contract import HostImport, Limits, Signature, WasiOptions
+from insula.wasm.faults import MAX_TOLD, printable
 from insula.wasm.modules import Code, Import
 
 
@@ -37,7 +38,7 @@ def bind(code: Code, imports: Sequence[HostImport], limits: Limits, options: Was
     bindings = {(wanted.module, wanted.name): _bind(wanted, offered) for wanted in code.imports}
     for wanted in code.imports:
         if wanted.signature != bindings[wanted.module, wanted.name].signature:
-            raise PackageError(f"the module imports {wanted.module}.{wanted.name} twice, with two types")
+            raise PackageError(f"the module imports {_told(wanted)} twice, with two types")
     if code.memory_bytes > limits.memory_bytes:
         raise PackageError(
             f"the module starts with {code.memory_bytes >> 10} KiB of memory and may have {limits.memory_bytes >> 10} KiB",
@@ -49,7 +50,7 @@ def bind(code: Code, imports: Sequence[HostImport], limits: Limits, options: Was
 
 
 def _bind(wanted: Import, offered: dict[tuple[str, str], HostImport]) -> Binding:
-    name = f"{wanted.module}.{wanted.name}"
+    name = _told(wanted)
     if wanted.signature is None:
         raise PackageError(
             f"the module imports the {wanted.kind} {name}; only functions can be imported",
@@ -74,3 +75,8 @@ def _bind(wanted: Import, offered: dict[tuple[str, str], HostImport]) -> Binding
             f"the module imports {name} as {wanted.signature}; it is {right}", reason="wrong_import_type"
         )
     return Binding(wanted.module, wanted.name, right, host)
+
+
+def _told(wanted: Import) -> str:
+    """The name of an import for a message."""
+    return f"{printable(wanted.module, MAX_TOLD)}.{printable(wanted.name, MAX_TOLD)}"

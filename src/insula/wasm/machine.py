@@ -26,8 +26,11 @@ from insula.wasm.ticker import Ticker
 MAX_TABLES = 8
 MAX_TABLE_ELEMENTS = 100_000
 
-#: The fewest instances, and fibers, that a server can be run with.
+#: The fewest instances that a server can be run with, and the most: the stacks of their fibers are laid out at the start.
 _LEAST = 64
+_MOST = 4096
+#: Dead instances that may wait to be freed, beside those that live.
+UNTIDY = 256
 
 
 class Sizes(NamedTuple):
@@ -48,9 +51,9 @@ class Machine:
         config = make_config()
         pool = bindings.wasmtime_pooling_allocation_config_new()
         for name, value in (
-            ("total_core_instances", sizes.instances),
-            ("total_memories", sizes.instances),
-            ("total_tables", 2 * sizes.instances),
+            ("total_core_instances", sizes.instances + UNTIDY),
+            ("total_memories", sizes.instances + UNTIDY),
+            ("total_tables", 2 * (sizes.instances + UNTIDY)),
             ("total_stacks", sizes.fibers),
             ("total_gc_heaps", 0),
             ("max_memories_per_module", 1),
@@ -85,12 +88,14 @@ def machine() -> Machine:
 
 def _sizes() -> Sizes:
     """An instance takes four mappings of the kernel's and a fiber two; a quarter of them is left to everything else. A
-    memory reserves 4 GiB of addresses, and a little more for its guard."""
+    memory reserves 4 GiB of addresses, and a little more for its guard. An instance keeps the stack of its last fiber, and
+    has a second one while a helper export runs under a host function: so there are two fibers for each, and none can be
+    refused to an instance that lives."""
     try:
         mappings = int(Path("/proc/sys/vm/max_map_count").read_text())
     except (OSError, ValueError):
         mappings = 1 << 16
-    instances = min(8192, mappings * 3 // 4 // 5)
+    instances = min(_MOST, mappings * 3 // 4 // 8)
     space, _ = resource.getrlimit(resource.RLIMIT_AS)
     if space != resource.RLIM_INFINITY:
         instances = min(instances, space // 2 // (5 << 30))
@@ -99,4 +104,4 @@ def _sizes() -> Sizes:
             f"the system has room for {instances} instances of guests; the server wants {_LEAST} at least",
             hint="raise ulimit -v, or the kernel's vm.max_map_count",
         )
-    return Sizes(instances, max(_LEAST, instances // 4))
+    return Sizes(instances, 2 * (instances + UNTIDY))

@@ -3,7 +3,8 @@
 The life of a module
 - Asked for the first time, its code is found in the cache or compiled; two who ask at once wait for the same work, and
   when none of them waits any more the work is given up.
-- It stays in memory while anyone has it open, and its code stays in the cache as long.
+- It stays in memory while anyone has it open, and its code stays in the cache as long. With its last user, and the last
+  program that is made of it, its file is closed and its mapping is gone.
 - What it exports and imports is read from the compiled module, once. The server never parses a `.wasm` itself.
 """
 
@@ -14,7 +15,7 @@ import contextlib
 import errno
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ from insula.errors import ConfigurationError, InsulaError, PackageError, Unavail
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler, no_room
 from insula.wasm.contract import Signature
+from insula.wasm.facts import Facts
 from insula.wasm.machine import machine
+from insula.wasm.rewrite import RESERVED
 
 log = logging.getLogger("insula.wasm")
 
@@ -46,14 +49,18 @@ class Code:
     """The compiled code of one module. `memory_bytes` is what its memory starts with, `memory_most` what it may declare
     to grow to (None: no bound of its own)."""
 
-    def __init__(self, digest: str, path: Path) -> None:
+    def __init__(self, digest: str, path: Path, facts: Facts) -> None:
         self.digest = digest
         self.users = 0
+        self.gone = False
+        self.places = facts.places
         self.module = module = wasmtime.Module.deserialize_file(machine().engine, str(path))
         self.exports: Mapping[str, Signature] = {
             export.name: _signature(export.type)
-            for export in module.exports
-            if isinstance(export.type, wasmtime.FuncType)
+            if at not in facts.vectors
+            else Signature(*map(tuple, facts.vectors[at]))
+            for at, export in enumerate(module.exports)
+            if isinstance(export.type, wasmtime.FuncType) and not export.name.startswith(RESERVED)
         }
         self.imports: Sequence[Import] = [_import(entry) for entry in module.imports]
         memories = [e.type for e in module.exports if isinstance(e.type, wasmtime.MemoryType) and e.name == "memory"]
@@ -64,10 +71,12 @@ class Code:
 
 
 class OpenModule:
-    """One user's hold on a module: what the contract calls Module. `close` is idempotent."""
+    """One user's hold on a module: what the contract calls Module. `close` is idempotent; the last one frees the code, as far
+    as no program is left that runs it."""
 
-    def __init__(self, code: Code) -> None:
+    def __init__(self, code: Code, unused: Callable[[Code], None]) -> None:
         self.code = code
+        self._unused = unused
         self.digest = code.digest
         self.exports = code.exports
         self.imports: Sequence[tuple[str, str]] = [(entry.module, entry.name) for entry in code.imports]
@@ -79,6 +88,8 @@ class OpenModule:
         if self._open:
             self._open = False
             self.code.users -= 1
+            if not self.code.users:
+                self._unused(self.code)
 
 
 class _Work(NamedTuple):
@@ -99,9 +110,10 @@ class Modules:
         """The compiled module of a file whose sha256 is `digest`. PackageError."""
         if not _DIGEST.fullmatch(digest):
             raise InsulaError("a module's digest is 64 hexadecimal digits")
-        self._forget_unused()
-        code = self._codes.get(digest)
-        return OpenModule(code if code is not None else await self._share(wasm, digest))
+        while True:
+            code = self._codes.get(digest) or await self._share(wasm, digest)
+            if not code.gone:  # another who waited for it may have closed it in between
+                return OpenModule(code, self._forget)
 
     async def close(self) -> None:
         """Gives up every work under way."""
@@ -145,12 +157,12 @@ class Modules:
         if code is None:
             draft = self._cache.draft(digest)
             try:
-                sha256 = await self._compiler.compile(wasm, digest, draft)
-                path = await asyncio.to_thread(self._cache.keep, digest, draft, sha256)
+                facts = await self._compiler.compile(wasm, digest, draft)
+                path = await asyncio.to_thread(self._cache.keep, digest, draft, facts)
             finally:
                 await asyncio.to_thread(draft.unlink, missing_ok=True)
             try:
-                code = await asyncio.to_thread(Code, digest, path)
+                code = await asyncio.to_thread(Code, digest, path, facts)
             except wasmtime.WasmtimeError as error:
                 log.warning("the pool has no room for module %s: %s", digest[:12], error)
                 raise PackageError(
@@ -161,20 +173,23 @@ class Modules:
         return self._codes.setdefault(digest, code)
 
     def _find(self, digest: str) -> Code | None:
-        path = self._cache.find(digest)
-        if path is None:
+        found = self._cache.find(digest)
+        if found is None:
             return None
+        path, facts = found
         try:
-            return Code(digest, path)
+            return Code(digest, path, facts)
         except wasmtime.WasmtimeError as error:
             log.warning("the cached code of module %s cannot be loaded and is made again: %s", digest[:12], error)
             with contextlib.suppress(OSError):
                 self._cache.drop(digest)
             return None
 
-    def _forget_unused(self) -> None:
-        for digest in [digest for digest, code in self._codes.items() if not code.users]:
-            del self._codes[digest]
+    def _forget(self, code: Code) -> None:
+        if self._codes.get(code.digest) is code:
+            del self._codes[code.digest]
+        code.gone = True
+        code.module.close()
 
 
 def _signature(kind: wasmtime.FuncType) -> Signature:

@@ -19,21 +19,25 @@ What would kill the process, and what holds it off
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import struct
-from collections.abc import Callable, Sequence
-from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_size_t, c_uint8, c_uint64, c_void_p
+from collections.abc import Callable, Iterable, Sequence
+from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any, NamedTuple, TypeAlias
 
 import wasmtime
 from wasmtime import _bindings as bindings
 from wasmtime import _ffi
 
-from insula.errors import GuestError
+from insula.errors import GuestError, UnavailableError
 from insula.wasm.contract import Signature
-from insula.wasm.faults import OutOfBoundsError
+from insula.wasm.facts import AS_THEY_ARE, Places
+from insula.wasm.faults import MAX_TOLD, OutOfBoundsError, printable
 from insula.wasm.machine import MAX_TABLE_ELEMENTS, MAX_TABLES, machine
+from insula.wasm.rewrite import ENTER, REFUSED
+from insula.wasm.traps import of_error, of_trap
 
 #: The longest parameter or result list of a function that is entered or imported.
 ROOM = 16
@@ -50,7 +54,7 @@ _LENGTH = 0xFFFFFFFF
 _COUNTS = tuple(c_size_t(n) for n in range(ROOM + 1))
 _CONTINUE, _YIELD = 0, 1
 _READ_WRITE = 0x200
-_FUNC, _MEMORY = 0, 3
+_FUNC, _GLOBAL, _MEMORY = 0, 1, 3
 
 # What enters a guest lets go of the interpreter; what only looks something up does not.
 _ENTERING = ctypes.CDLL(_ffi.dll._name)
@@ -76,12 +80,14 @@ _set_epoch_callback = _function(_LOOKING, "wasmtime_store_epoch_deadline_callbac
 _context_of = _function(_LOOKING, "wasmtime_caller_context", c_size_t, c_void_p)
 _caller_export = _function(_LOOKING, "wasmtime_caller_export_get", c_bool)
 _instance_export = _function(_LOOKING, "wasmtime_instance_export_get", c_bool)
+_global_get = _function(_LOOKING, "wasmtime_global_get", None)
 _memory_base = _function(_LOOKING, "wasmtime_memory_data", c_void_p)
 _memory_size = _function(_LOOKING, "wasmtime_memory_data_size", c_size_t)
 _new_trap = _function(_LOOKING, "wasmtime_trap_new", c_void_p, ctypes.c_char_p, c_size_t)
 _new_error = _function(_LOOKING, "wasmtime_error_new", c_void_p, ctypes.c_char_p)
 _delete_trap = _function(_LOOKING, "wasm_trap_delete", None, c_void_p)
 _delete_error = _function(_LOOKING, "wasmtime_error_delete", None, c_void_p)
+_set_limits = _function(_LOOKING, "wasmtime_store_limiter", None, c_void_p, *(c_int64,) * 5)
 _define = _function(_LOOKING, "wasmtime_linker_define_func_unchecked", c_void_p)
 _define_async = _function(_LOOKING, "wasmtime_linker_define_async_func", c_void_p)
 _view_of = ctypes.PYFUNCTYPE(ctypes.py_object, c_void_p, c_size_t, ctypes.c_int)(
@@ -124,6 +130,7 @@ def _on_epoch(context: int, _data: int, delta: Any, kind: Any) -> int:
             kind[0] = _YIELD
         else:
             kind[0] = _CONTINUE
+            delta[0] = 1
             cell.overrun()
         return 0
     except BaseException as error:
@@ -181,8 +188,11 @@ def now(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[in
     return _NowCallback(callback)
 
 
-def later(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None]) -> Any:
-    """A callback that may wait: where `handler` gives None, `Cell.answered` is asked at each poll."""
+def later(
+    signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[int, ...] | None], *, name: str = ""
+) -> Any:
+    """A callback that may wait: where `handler` gives None, `Cell.answered` is asked at each poll. One with a `name` is
+    refused to the module's start function, which runs before there are exports."""
     params = tuple((4 * n + 1, mask) for n, mask in _masks(signature.params))
     slots = tuple((4 * n, _KINDS[kind]) for n, kind in enumerate(signature.results))
     two = [at for at, _ in params] == [1, 5]
@@ -197,6 +207,13 @@ def later(signature: Signature, handler: Callable[[Any, tuple[int, ...]], tuple[
             context = _context_of(caller)
             cell = _cells[context]
             if cell.lost:
+                if name:
+                    raise GuestError(
+                        f"the module's start function calls {name}, which answers through the module's exports: "
+                        "there are none before the start function is over",
+                        reason="start",
+                        hint="call the host in _initialize, or in the first call",
+                    )
                 cell.find_memory(caller)
             if two:  # as an ABI's are
                 answer = handler(cell, (values[1] & first, values[5] & second))
@@ -242,8 +259,10 @@ class Template:
         *,
         memory_bytes: int,
         table_elements: int,
+        places: Places = AS_THEY_ARE,
     ) -> None:
         self.exports = exports
+        self.places = places
         self.waits = any(definition.later for definition in definitions)
         self.memory_bytes = memory_bytes
         self.table_elements = min(table_elements, MAX_TABLE_ELEMENTS)
@@ -257,9 +276,22 @@ class Template:
             kind = wasmtime.FuncType(_types(entry.signature.params), _types(entry.signature.results))
             define = _define_async if entry.later else _define
             _raise(define(pointer, *texts, ctypes.cast(kind.ptr(), c_void_p), entry.callback, None, None))
-        self._pre = linker.instantiate_pre(module)
+        self.living: set[int] = set()  # the contexts of its cells
+        self.closed = False
+        self._pre = [linker.instantiate_pre(module)]
         linker.close()
-        self.pointer = ctypes.cast(self._pre.ptr(), c_void_p)
+        self.pointer = ctypes.cast(self._pre[0].ptr(), c_void_p)
+
+    def close(self) -> None:
+        """Lets go of the module's code, at once or with the last cell. No cell is made any more. Idempotent."""
+        self.closed = True
+        self.left()
+
+    def left(self) -> None:
+        """A cell is gone; in whatever thread."""
+        if self.closed and not self.living:
+            with contextlib.suppress(IndexError):  # the other of two threads
+                self._pre.pop().close()
 
 
 def _types(kinds: Sequence[str]) -> list[wasmtime.ValType]:
@@ -319,7 +351,7 @@ class Cell:
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
     `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. `outcome`
     is set once there is what a suspended guest waits for. An output has at most `limit` bytes. What stands above implements
-    `weigh`, `overrun`, `answered` and `read`.
+    `weigh`, `overrun`, `answered` and `read`. The store is made by `open`.
     """
 
     __slots__ = (
@@ -331,15 +363,21 @@ class Cell:
             "_entries",
             "_error",
             "_future",
+            "_gone",
+            "_helpers",
             "_instance",
             "_memory",
+            "_memory_most",
             "_out",
+            "_pointer",
         ),
         *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
         *("failure", "helpers", "limit", "lost", "outcome", "reply", "room", "room_at", "template", "yields"),
     )
 
     def __init__(self, template: Template) -> None:
+        if template.closed:
+            raise UnavailableError("this version of the service is gone")
         self.template = template
         self.failure: BaseException | None = None
         self.yields = False
@@ -351,37 +389,50 @@ class Cell:
         self.room = -1
         self.reply: tuple[Any, Slots, Any] | None = None
         self.outcome: Callable[[], Any] | None = None
-        self._store: wasmtime.Store | None
-        store = self._store = wasmtime.Store(machine().engine)
-        store.set_limits(
-            memory_size=template.memory_bytes,
-            table_elements=template.table_elements,
-            instances=1,
-            tables=MAX_TABLES,
-            memories=1,
-        )
-        self._context = _address(store._context())
-        self.context = self._context.value or 0
-        _set_epoch_callback(_address(store.ptr()), _epoch_callback, None, None)
+        self._store: wasmtime.Store | None = None
+        self._context = c_void_p()
+        self.context = 0
+        self._gone = False
+        self._memory_most = template.memory_bytes
         self._future = 0
         self._instance = bindings.wasmtime_instance_t()
         self._entries: dict[str, _Entry] = {}
+        self._helpers: dict[str, _Entry] = {}
         self._entered: _Entry | None = None
         self._memory: Any = None
         self._view = memoryview(b"")
         self._bytes: Any = b""
         self._size = 0
+
+    def open(self) -> None:
+        """Makes the store and the buffers, in the thread that instantiates: that takes far longer than making a cell."""
+        store = self._store = wasmtime.Store(machine().engine)
+        self._pointer = _address(store.ptr())
+        self._context = _address(store._context())
+        self.context = self._context.value or 0
+        self.limit_memory(self._memory_most)
+        _set_epoch_callback(self._pointer, _epoch_callback, None, None)
         # A value of the C API is 32 bytes, its kind in the first; a raw one is 16.
         self._arguments = (c_uint64 * (4 * ROOM))()
         self._raw = (c_uint64 * (2 * ROOM))()
         self._out = (c_uint64 * (2 + 4 * ROOM))()  # the trap, the error, the results
         self._trap, self._error, self._results = byref(self._out), byref(self._out, 8), byref(self._out, 16)
         _cells[self.context] = self
+        self.template.living.add(self.context)
+
+    def limit_memory(self, size: int) -> None:
+        """Bounds the guest's memory, from now on. What it has already stays."""
+        self._memory_most = size
+        if self.context:
+            _set_limits(self._pointer, size, self.template.table_elements, 1, MAX_TABLES, 1)
 
     # Ways in
 
     def instantiate(self) -> None:
-        """Begins to make the instance; `poll` goes on with it, and `find_exports` follows."""
+        """Makes the store and begins to make the instance; `poll` goes on with it, and `find_exports` follows."""
+        if self.context or self._gone:
+            raise GuestError("the instance is made already, or is gone")
+        self.open()
         self.slice()
         self.yields = True
         self._future = _instantiate_async(
@@ -442,6 +493,8 @@ class Cell:
     def poll(self) -> int | None:
         """Goes on. What the guest gave (0 where it gives nothing) once it is done, None before. Raises its end where that
         was a trap."""
+        if not self._future:
+            raise GuestError("nothing of the guest's is under way")
         if not _poll(self._future):
             return None
         self.yields = False
@@ -455,7 +508,7 @@ class Cell:
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small export to its end, here and now; its result, or 0 where it has none."""
-        entry = self._entries.get(export) or self._entry(export)
+        entry = self._helpers.get(export) or self._helper(export)
         self.helpers += 1
         try:
             if self.template.waits:
@@ -469,6 +522,10 @@ class Cell:
             out[1] = error or 0
             raise self._end()
         return self._raw[0] & entry.mask
+
+    def first_call(self, export: str, *args: int) -> int:
+        """`call`, where it is the first of an exchange: the module forgets that a growth was refused."""
+        return self.call(ENTER + export, *args)
 
     def _call_on_fiber(self, export: str, entry: _Entry, args: tuple[int, ...]) -> int:
         """A small export of a module that could come to an import that waits: a fiber, perhaps upon a fiber. It never
@@ -486,15 +543,19 @@ class Cell:
         return out[3] & entry.mask
 
     def _wrong_count(self, export: str) -> GuestError:
+        export = export.removeprefix(ENTER)
         return GuestError(f"the guest's {export} takes {len(self.template.exports[export].params)} arguments")
 
     def slice(self) -> None:
         """Gives the guest a new slice of time from now on."""
+        if self._store is None:
+            raise GuestError("the instance is gone")
         _set_epoch_deadline(self._context, _SLICE)
 
     def yield_soon(self) -> None:
         """Ends the slice at the guest's next step."""
-        _set_epoch_deadline(self._context, _NO_TIME)
+        if self._store is not None:
+            _set_epoch_deadline(self._context, _NO_TIME)
 
     def deliver(self) -> bool:
         """Passes on the answer that the guest waits for, now that its `outcome` is there."""
@@ -525,9 +586,14 @@ class Cell:
         trap, error = out[0], out[1]
         out[0] = out[1] = 0
         if self.failure is None:
+            places = self.template.places
             if trap:
-                return wasmtime.Trap._from_ptr(ctypes.cast(c_void_p(trap), POINTER(bindings.wasm_trap_t)))
-            return wasmtime.WasmtimeError._from_ptr(ctypes.cast(c_void_p(error), POINTER(bindings.wasmtime_error_t)))
+                made = wasmtime.Trap._from_ptr(ctypes.cast(c_void_p(trap), POINTER(bindings.wasm_trap_t)))
+                return of_trap(made, places)
+            return of_error(
+                wasmtime.WasmtimeError._from_ptr(ctypes.cast(c_void_p(error), POINTER(bindings.wasmtime_error_t))),
+                places,
+            )
         if trap:
             _delete_trap(trap)
         if error:
@@ -546,12 +612,20 @@ class Cell:
         self._look()
 
     def find_memory(self, caller: int) -> None:
-        """While the module's start function runs there are no exports yet: the memory is asked of whoever calls."""
+        """While the module's start function runs there are no exports yet: the memory is asked of the caller."""
         found: Any = bindings.wasmtime_extern_t()
         if _caller_export(c_void_p(caller), b"memory", c_size_t(6), byref(found)) and found.kind == _MEMORY:
             self._memory = byref(found.of.memory)
             self._look()
-        self.lost = False
+
+    def growth_refused(self) -> bool:
+        """Whether a growth of the memory was refused since the exchange began; looked up where a call has failed."""
+        found = None if self.lost else self._export(REFUSED)
+        if found is None or found.kind != _GLOBAL:
+            return False
+        value = bindings.wasmtime_val_t()
+        _global_get(self._context, byref(found.of.global_), byref(value))
+        return bool(value.of.i32)
 
     def size(self) -> int:
         """Bytes of memory that the guest has now."""
@@ -593,19 +667,31 @@ class Cell:
             self._size = size
 
     def _entry(self, export: str) -> _Entry:
+        """An export as the entry of an exchange: the module forgets that a growth was refused."""
+        entry = self._entries[export] = self._enterable(export, (ENTER + export, export))
+        return entry
+
+    def _helper(self, export: str) -> _Entry:
+        name = export.removeprefix(ENTER)
+        entry = self._helpers[export] = self._enterable(name, dict.fromkeys((export, name)))
+        return entry
+
+    def _enterable(self, export: str, names: Iterable[str]) -> _Entry:
         signature = self.template.exports.get(export)
         if signature is None:
-            raise GuestError(f"the guest exports no function {export}")
+            raise GuestError(f"the guest exports no function {printable(export, MAX_TOLD)}")
         kinds = (*signature.params, *signature.results)
         if len(signature.params) > ROOM or len(signature.results) > ROOM or not set(signature.params) <= _KINDS.keys():
             raise GuestError(f"the guest's {export} has a type that cannot be called: {signature}")
-        found = self._export(export)
-        if found is None or found.kind != _FUNC or (not kinds and signature != Signature()):
-            raise GuestError(f"the guest exports no function {export}")
-        entry = self._entries[export] = _Entry(found.of.func, signature, self)
-        return entry
+        for name in names:
+            found = self._export(name)
+            if found is not None and found.kind == _FUNC and (kinds or signature == Signature()):
+                return _Entry(found.of.func, signature, self)
+        raise GuestError(f"the guest exports no function {printable(export, MAX_TOLD)}")
 
     def _export(self, name: str) -> Any:
+        if self.lost:  # the C API ends the process where it is asked for an export of no instance
+            raise GuestError(f"the guest's {name} is not there: the instance is not made yet, or is gone")
         found = bindings.wasmtime_extern_t()
         text = name.encode()
         if not _instance_export(self._context, byref(self._instance), text, c_size_t(len(text)), byref(found)):
@@ -614,9 +700,13 @@ class Cell:
 
     def dispose(self) -> None:
         """Frees the instance and its store; idempotent. Where a fiber is suspended, it is unwound first."""
+        self._gone = True
         if self._store is None:
             return
+        if self.depth:  # its stack is below: freeing it would end the process
+            raise RuntimeError("an instance is freed from within its own host function")
         store, self._store = self._store, None
+        self.lost = True
         if self._future:
             future, self._future = self._future, 0
             _delete_suspended(future)
@@ -627,8 +717,11 @@ class Cell:
         self._size = 0
         self._memory = None
         self._entries.clear()
+        self._helpers.clear()
         _cells.pop(self.context, None)
         store.close()
+        self.template.living.discard(self.context)
+        self.template.left()
 
 
 def _raise(error: int | None) -> None:

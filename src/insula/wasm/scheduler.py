@@ -2,15 +2,17 @@
 
 What becomes of a call
 - It is done within its first slice: it was run on the loop, and `run` answers there and then. Nothing is made for it.
+- The guests of this turn of the loop have used up its time (turn.py): it begins in a later turn.
 - It waits for the host: its fiber rests, and the loop polls it again when the answer is there. No thread is used.
 - Its slice is over: a worker polls it on, a few slices at a time while others wait for a thread. When it waits for the host
   it comes back to the loop.
-- Its method has kept running out of its slice: a worker runs it from the beginning (see pace.py).
+- Its method is slow: a worker runs it from the beginning (see pace.py). So does a start.
 
 The loop owns everything but the guest: who may enter an instance, the deadline, what a guest waits for, and when an
-instance is freed. A call is answered once, by whoever is first: the guest, the timer with DeadlineError, `refuse`, or the
-caller who cancels; in the last three cases the guest is stopped. A guest that rests is freed at once; one that a worker
-runs is freed when its slice is over.
+instance is freed. A call is answered once, by the first of these: the guest, the timer with DeadlineError, `refuse`, or the
+caller who cancels; in the last three cases the guest is stopped. An answer that comes when the deadline has passed is
+DeadlineError, and a guest whose wait ends then is not resumed: here alone that is decided, whatever the timers do. A guest
+that rests is freed at once; one that a worker runs is freed when its slice is over.
 """
 
 from __future__ import annotations
@@ -18,15 +20,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Generator
+from time import monotonic, thread_time
 from types import CoroutineType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from insula.errors import DeadlineError, InsulaError
-from insula.wasm.contract import Exchange, RefusalError
+from insula.wasm.contract import Exchange, OverranError, RefusalError, UnbegunError
 from insula.wasm.faults import StoppedError
-from insula.wasm.instance import LiveInstance, cancelled, discard
-from insula.wasm.pace import Pace
+from insula.wasm.instance import LiveInstance, cancelled, discard, give_up
+from insula.wasm.machine import UNTIDY, machine
+from insula.wasm.pace import LONG, NOTE, Pace
 from insula.wasm.ticker import Ticker
+from insula.wasm.turn import Turn
 from insula.wasm.workers import Lane, Workers
 
 T = TypeVar("T")
@@ -34,20 +39,22 @@ T = TypeVar("T")
 #: The way of a guest: each step is one poll, the value at the end is the answer.
 Steps = Generator[None, None, T]
 
-#: Polls of a worker after which it gives its thread to who waits for one.
-_TURN = 4
+#: Polls of a worker after which it gives its thread to a job that waits for one.
+_TURN = 6
 
 #: A guest with more memory than this (bytes) is freed in a thread: giving it back takes the kernel a while.
 _LARGE = 4 << 20
 
 
 class _Outcome(NamedTuple):
-    """What a few polls came to: `over` with a value or an error, or not over yet."""
+    """What a few polls came to: `over` with a value or an error, or not over yet. `spent` is processor time (s), of a
+    worker."""
 
     over: bool
     value: Any = None
     error: BaseException | None = None
     polls: int = 0
+    spent: float = 0.0
 
 
 _AFTER_ONE = _Outcome(False, polls=1)
@@ -60,10 +67,15 @@ class Schedule:
         self.loop = loop
         self.workers = workers
         self.ticker = ticker
+        self.turn = Turn(loop)
         self.instances = 0
         self.running = 0
         self.tasks: set[asyncio.Future[Any]] = set()
+        self._untidy = 0
+        self._most = machine().sizes.instances + UNTIDY
         self._changed: asyncio.Event | None = None
+        self._marked = -1
+        self._mark = 0.0
 
     @property
     def quiet(self) -> bool:
@@ -82,7 +94,7 @@ class Schedule:
         return True
 
     def changed(self) -> None:
-        """Wakes who waits for `idle`."""
+        """Wakes a coroutine that waits in `idle`."""
         if self._changed is not None:
             self._changed.set()
 
@@ -93,17 +105,56 @@ class Schedule:
         if ticker.asleep:
             ticker.wake()
 
+    def mark(self) -> None:
+        """Notes the loop thread's processor time, once an epoch."""
+        if self._marked != self.ticker.epoch:
+            self._marked = self.ticker.epoch
+            self._mark = thread_time()
+
+    def spent(self, took: float) -> float:
+        """The processor time (s) of a call that took so long by the clock and was not measured: an upper bound, since what
+        the loop did before it in this epoch counts too."""
+        return min(took, thread_time() - self._mark)
+
+    def ran(self, pace: Pace, took: float) -> None:
+        """A call on the loop is done, or waits, after so much time (s) of the clock."""
+        self.turn.add(took)
+        if not pace.unwatched:
+            pace.took(thread_time() - pace.began)
+        elif took >= LONG and (spent := self.spent(took)) >= LONG:
+            pace.took(spent)
+        elif took >= NOTE:
+            pace.watch()
+
+    def missed(self, pace: Pace, took: float) -> None:
+        """A call on the loop was not done within its slice."""
+        self.turn.add(took)
+        pace.missed(self.spent(took) if pace.unwatched else thread_time() - pace.began)
+
     def free(self, instance: LiveInstance) -> None:
-        """Frees an instance that nobody is in."""
-        if instance.size() > _LARGE:
-            self.workers.tidy(instance.free)
+        """Frees an instance that nobody is in; in a thread where that takes a while, or where many are freed at once."""
+        if self.instances + self._untidy < self._most and (instance.size() > _LARGE or self.turn.full):
+            self._untidy += 1
+            self.workers.tidy(lambda: self._tidied(instance))
         else:
+            began = monotonic()
             instance.free()
+            self.turn.add(monotonic() - began)
+
+    def _tidied(self, instance: LiveInstance) -> None:
+        instance.free()
+        try:
+            self.loop.call_soon_threadsafe(self._less)
+        except RuntimeError:  # the loop is closed
+            return
+
+    def _less(self) -> None:
+        self._untidy -= 1
 
 
 class Running(Generic[T]):
     """A call (or a start) that was not done at once. `left` is called when nobody is in the instance any more, before the
-    answer is given."""
+    answer is given. `deadline` is of `time.monotonic()`."""
 
     def __init__(
         self,
@@ -113,33 +164,45 @@ class Running(Generic[T]):
         steps: Steps[T],
         *,
         pace: Pace,
-        seconds: float,
+        deadline: float,
         late: str,
         left: Callable[[], None],
     ) -> None:
         loop = schedule.loop
         self.future: asyncio.Future[T] = loop.create_future()
         self.future.add_done_callback(self._answered)
-        self._timer = loop.call_later(seconds, self._expire)
+        self._timer = loop.call_later(max(0.0, deadline - monotonic()), self._expire)
         schedule.running += 1
         self._schedule = schedule
         self._lane = lane
         self._instance = instance
         self._steps = steps
         self._pace = pace
+        self._deadline = deadline
         self._late = late
         self._left = left
         self._in_worker = False
-        self._missed = False
+        self._deferred = False
+        self._fresh = False
+        self._spent = 0.0
         self._waiting: asyncio.Future[Any] | asyncio.TimerHandle | None = None
 
     def begin_in_worker(self) -> None:
-        """The first step in a worker."""
-        self._submit(fresh=True)
+        """The first step, or the first after a wait, in a worker."""
+        self._fresh = True
+        self._submit()
 
-    def follow(self) -> None:
-        """After a first step that the caller took: the guest is not done."""
-        self._follow(_Outcome(False), here=True)
+    def begin_later(self) -> None:
+        """The first step in a later turn of the loop."""
+        self._defer()
+
+    def follow(self, took: float) -> None:
+        """After a first step that the caller took, in so many seconds of the clock: the guest is not done."""
+        if self._instance.wait is not None:
+            self._schedule.ran(self._pace, took)
+        else:
+            self._schedule.missed(self._pace, took)
+        self._follow(_AFTER_ONE)
 
     def refuse(self, error: InsulaError) -> None:
         """Answers with an error, and stops the guest."""
@@ -161,16 +224,18 @@ class Running(Generic[T]):
         self._instance.stop()
         waiting, self._waiting = self._waiting, None
         if waiting is not None:
-            waiting.cancel()
+            give_up(waiting)
+            self._leave(None)
+        elif self._deferred:
+            self._schedule.turn.withdraw(self._lane, self._go_on_now)
+            self._deferred = False
             self._leave(None)
         elif self._in_worker and self._schedule.workers.withdraw(self._lane, self._work):
             self._in_worker = False
             self._leave(None)
 
-    def _follow(self, outcome: _Outcome, *, here: bool) -> None:
+    def _follow(self, outcome: _Outcome) -> None:
         if outcome.over:
-            if here and not self._missed:
-                self._pace.in_time()
             self._leave(outcome)
         elif self.future.done():  # stopped while it was being polled
             self._instance.stop()
@@ -178,16 +243,12 @@ class Running(Generic[T]):
         elif self._instance.wait is not None:
             self._wait(self._instance.wait)
         else:
-            if here:
-                self._missed = True
-                pace = self._pace
-                pace.missed(time.thread_time() - pace.began if pace.misses else 0.0)
             self._submit()
 
     def _wait(self, wait: float | Awaitable[Any]) -> None:
         self._instance.wait = None
         if isinstance(wait, float):
-            self._waiting = self._schedule.loop.call_later(wait, self._slept)
+            self._waiting = self._schedule.loop.call_later(wait, self._slept, monotonic() + wait)
             return
         try:
             if type(wait) is CoroutineType:
@@ -202,10 +263,16 @@ class Running(Generic[T]):
             self._schedule.tasks.add(task)
             task.add_done_callback(self._resumed)
 
-    def _slept(self) -> None:
-        self._waiting = None
-        self._instance.resume_with(cancelled)
-        self._go_on()
+    def _slept(self, end: float) -> None:
+        now = monotonic()
+        if now >= self._deadline:
+            self._expire()
+        elif now < end:  # timers have a grain of a millisecond, and may be early by as much
+            self._waiting = self._schedule.loop.call_later(end - now, self._slept, end)
+        else:
+            self._waiting = None
+            self._instance.resume_with(cancelled)
+            self._go_on()
 
     def _resumed(self, task: asyncio.Future[Any]) -> None:
         schedule = self._schedule
@@ -215,22 +282,61 @@ class Running(Generic[T]):
                 task.exception()  # seen
             schedule.changed()
             return
+        if monotonic() >= self._deadline:
+            if not task.cancelled():
+                task.exception()  # seen
+            self._expire()
+            return
         self._waiting = None
         self._instance.resume_with(cancelled if task.cancelled() else task.result)
         self._go_on()
 
     def _go_on(self) -> None:
-        pace = self._pace
-        if not pace.unwatched:
-            if pace.slow:
-                self._submit()
-                return
-            pace.began = time.thread_time()
-        self._instance.slice()
-        self._follow(self._poll(1), here=True)
+        if self._pace.slow:
+            self.begin_in_worker()
+        elif self._schedule.turn.full:
+            self._defer()
+        else:
+            self._run_here()
 
-    def _submit(self, *, fresh: bool = False) -> None:
-        self._fresh = fresh
+    def _defer(self) -> None:
+        self._deferred = True
+        self._schedule.turn.put(self._lane, self._go_on_now)
+
+    def _go_on_now(self) -> None:
+        self._deferred = False
+        if monotonic() >= self._deadline:
+            self._late_here()
+        elif self._pace.slow:
+            self.begin_in_worker()
+        else:
+            self._run_here()
+
+    def _late_here(self) -> None:
+        """The deadline passed while nothing of the call was anywhere: `_stop` finds nothing to take back."""
+        self._expire()
+        self._leave(None)
+
+    def _run_here(self) -> None:
+        pace, schedule, instance = self._pace, self._schedule, self._instance
+        schedule.mark()
+        if not pace.unwatched:
+            pace.began = thread_time()
+        self._fresh = False
+        began = monotonic()
+        leased = instance.lease_if_scarce()
+        instance.slice()
+        outcome = self._poll(1)
+        if leased:
+            instance.settle()
+        took = monotonic() - began
+        if outcome.over or instance.wait is not None:
+            schedule.ran(pace, took)
+        else:
+            schedule.missed(pace, took)
+        self._follow(outcome)
+
+    def _submit(self) -> None:
         self._in_worker = True
         self._instance.inline = False
         self._schedule.workers.submit(self._lane, self._work)
@@ -239,12 +345,14 @@ class Running(Generic[T]):
         self._in_worker = False
         self._instance.inline = True
         self._schedule.workers.done(self._lane)
-        if self._fresh:
-            if outcome.polls == int(self._instance.wait is not None):
-                self._pace.was_quick()
+        self._spent += outcome.spent
+        if outcome.over or self._instance.wait is not None:
+            if self._fresh:
+                self._pace.took_in_worker(self._spent)
             else:
-                self._pace.was_slow()
-        self._follow(outcome, here=False)
+                self._pace.took(self._spent)
+            self._spent = 0.0  # what follows a wait is judged for itself
+        self._follow(outcome)
 
     def _leave(self, outcome: _Outcome | None) -> None:
         """Nobody is in the instance any more."""
@@ -261,10 +369,12 @@ class Running(Generic[T]):
             self._schedule.free(instance)
         if self.future.done() or outcome is None:
             return
-        if error is None:
-            self.future.set_result(outcome.value)
-        elif isinstance(error, StoppedError):
+        if isinstance(error, StoppedError) or (
+            (error is None or isinstance(error, RefusalError)) and monotonic() >= self._deadline
+        ):
             self.future.set_exception(DeadlineError(self._late))
+        elif error is None:
+            self.future.set_result(outcome.value)
         else:
             self.future.set_exception(error)
 
@@ -272,12 +382,17 @@ class Running(Generic[T]):
 
     def _work(self) -> None:
         schedule = self._schedule
-        self._instance.slice()
-        outcome = first = self._poll(_TURN)
+        began = thread_time()
+        self._instance.lease()
+        if self._instance.context:
+            self._instance.slice()
+        outcome = self._poll(_TURN)
         while not outcome.over and outcome.polls == _TURN and not schedule.workers.crowded:
+            self._instance.settle()
+            self._instance.lease()
             outcome = self._poll(_TURN)
-        if outcome is not first:  # or the end of a long call, in the first slice of a turn, would pass for a quick one
-            outcome = outcome._replace(polls=_TURN + outcome.polls)
+        self._instance.settle()
+        outcome = outcome._replace(spent=thread_time() - began)
         try:
             schedule.loop.call_soon_threadsafe(self._returned, outcome)
         except RuntimeError:  # the loop is closed
@@ -309,6 +424,8 @@ class Running(Generic[T]):
 
 def start_steps(instance: LiveInstance) -> Steps[LiveInstance]:
     """Makes the instance and runs its `_initialize`."""
+    if instance.stopped:
+        raise StoppedError
     instance.instantiate()
     while instance.poll() is None:
         yield
@@ -323,7 +440,10 @@ def start_steps(instance: LiveInstance) -> Steps[LiveInstance]:
 
 def run_steps(instance: LiveInstance, exchange: Exchange, payload: bytes) -> Steps[bytes]:
     """A whole exchange."""
-    args = exchange.begin(instance, payload)
+    try:
+        args = exchange.begin(instance, payload)
+    except OverranError:
+        raise unbegun() from None
     result = instance.launch(exchange.export, args)
     while result is None:
         yield
@@ -336,6 +456,11 @@ def rest_steps(instance: LiveInstance, exchange: Exchange, args: tuple[int, ...]
     while (result := instance.poll()) is None:
         yield
     return exchange.finish(instance, args, result)
+
+
+def unbegun() -> UnbegunError:
+    """The error of a call that is to run again, on another instance."""
+    return UnbegunError("the guest took too long to make room for the call", reason="helper")
 
 
 def _raising(error: Exception) -> Callable[[], bytes]:

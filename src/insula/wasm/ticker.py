@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 
 #: Seconds between two epochs, and how many pass without use before the ticker sleeps.
-PERIOD = 0.005
-_PATIENCE = 40
+PERIOD = 0.0025
+_PATIENCE = 80
 
 
 class Ticker:

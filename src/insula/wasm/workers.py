@@ -1,60 +1,78 @@
 """A bounded number of threads that run guests, shared out fairly among the programs.
 
 Each program has a lane. A lane has at most its share of the threads at once, and its jobs wait in order; the lanes with
-jobs that may run take turns. So a program whose guests burn all the time that they get slows itself, and no other.
+jobs that may run take turns. So a program whose guests burn all the time that they get slows itself, and no other. The
+places of those that wait are shared out as well (shares.py).
 
 The event loop alone counts and hands out, so there is no lock; a job that is over says so there (`done`). The threads
-are daemons: one that cannot be stopped must not keep the process alive.
+are daemons: one that cannot be stopped must not keep the process alive. They have a lower priority than the event loop,
+where the system knows priorities of threads. What dead instances leave is given back by a thread of its own, which no
+guest can hold.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import sys
 import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from insula.errors import LimitError
+from insula.shares import Shares
 
 log = logging.getLogger("insula.wasm")
 
+#: How much less than the event loop the guests' threads weigh for the scheduler of the system (nice).
+_NICE = 5
+
 
 class Lane:
-    """The jobs of one program."""
+    """The jobs of one program. `name` is the tenant's, for messages."""
 
-    __slots__ = ("running", "waiting")
+    __slots__ = ("name", "running", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "this service") -> None:
+        self.name = name
         self.running = 0
         self.waiting: deque[Callable[[], None]] = deque()
 
 
 class Workers:
-    """At most `threads` jobs run, `share` of one lane, and at most `backlog` wait. `crowded`: some wait that could run."""
+    """At most `threads` jobs run, `share` of one lane, and at most `backlog` wait that a caller could be refused for.
+    `crowded`: some wait that could run."""
 
     def __init__(self, threads: int, backlog: int, share: int) -> None:
         self.busy = 0
         self.crowded = False
         self._most = threads
         self._share = share
-        self._backlog = backlog
-        self._waiting = 0
+        self._room: Shares[Lane] = Shares(backlog)
         self._running = 0
         self._ready: OrderedDict[Lane, None] = OrderedDict()
-        self._threads: list[threading.Thread] = []
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._untidy: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        # All at once, here: on a busy machine the start of a thread takes milliseconds, and the loop would wait for it.
+        self._threads = [self._start(self._work, f"insula-guest-{n + 1}") for n in range(threads)]
+        self._threads.append(self._start(self._tidy, "insula-tidy"))
 
-    def check_room(self) -> None:
-        """LimitError where as many jobs wait as may."""
-        if self._waiting >= self._backlog:
-            raise LimitError("the server runs as many guests as it can", hint="try again in a moment", retry_after=1.0)
+    def check_room(self, lane: Lane) -> None:
+        """LimitError where as many jobs of the lane wait as may."""
+        if not self._room.has_room(lane):
+            raise LimitError(
+                f"{lane.name} has {len(lane.waiting)} calls that wait for a thread, which is its share",
+                reason="worker_backlog",
+                hint="try again in a moment; the operator may raise limits.worker_threads",
+                retry_after=1.0,
+            )
 
     def submit(self, lane: Lane, job: Callable[[], None]) -> None:
         """Runs a job, which does not raise, in a thread when it is its turn."""
         self.busy += 1
-        self._waiting += 1
+        self._room.take_anyway(lane)
         lane.waiting.append(job)
         if lane.running < self._share:
             self._ready[lane] = None
@@ -76,20 +94,21 @@ class Workers:
         except ValueError:
             return False
         self.busy -= 1
-        self._waiting -= 1
+        self._room.give(lane)
         if not lane.waiting:
             self._ready.pop(lane, None)
         self._hand_out()
         return True
 
     def tidy(self, job: Callable[[], None]) -> None:
-        """Runs a short job that gives something back: it is never refused, and not counted."""
-        self._put(job)
+        """Runs a short job that gives something back, in a thread that runs no guest. Any thread may ask."""
+        self._untidy.put(job)
 
     def close(self) -> None:
         """Asks every thread to end when it has done what is there."""
-        for _ in self._threads:
+        for _ in range(self._most):
             self._jobs.put(None)
+        self._untidy.put(None)
 
     def join(self, seconds: float) -> None:
         """Waits for the threads to end, so long at most. Blocks."""
@@ -103,23 +122,39 @@ class Workers:
             job = lane.waiting.popleft()
             lane.running += 1
             self._running += 1
-            self._waiting -= 1
+            self._room.give(lane)
             if lane.waiting and lane.running < self._share:
                 self._ready[lane] = None
-            self._put(job)
-        self.crowded = self._waiting > 0
+            self._jobs.put(job)
+        self.crowded = self.busy > self._running
 
-    def _put(self, job: Callable[[], None]) -> None:
-        self._jobs.put(job)
-        if len(self._threads) < min(self._most, max(1, self._running)):
-            thread = threading.Thread(target=self._work, name=f"insula-guest-{len(self._threads) + 1}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+    @staticmethod
+    def _start(run: Callable[[], None], name: str) -> threading.Thread:
+        thread = threading.Thread(target=run, name=name, daemon=True)
+        thread.start()
+        return thread
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            try:
-                job()
-            except BaseException:
-                log.exception("a job of a guest thread failed")
-            del job  # nothing is kept alive while the thread waits for the next
+        _step_back()
+        _run(self._jobs)
+
+    def _tidy(self) -> None:
+        _run(self._untidy)
+
+
+def _run(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
+    while (job := jobs.get()) is not None:
+        try:
+            job()
+        except BaseException:
+            log.exception("a job of a guest thread failed")
+        del job  # nothing is kept alive while the thread waits for the next
+
+
+def _step_back() -> None:
+    """Gives this thread less weight than the event loop's. Only Linux has a priority for each thread."""
+    if sys.platform == "linux":
+        try:
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
+        except OSError as error:
+            log.debug("the threads of guests have the priority of the event loop: %s", error)

@@ -9,10 +9,8 @@ Policy
 - It is entered by one thread at a time. It is never entered again after a trap, an exit, a stop or an error of the host.
 - No exception ever passes through wasmtime. What a host function raises is kept here, the guest is stopped, every further
   host function answers zero at once, and the error is raised when the guest has come out.
-- The memory stands at its limit where less is left than an eighth of the limit, or than the guest took in this very call,
-  or than it wanted. Toolchains grow in steps of very different sizes (C by pages, Go by megabytes, doubling buffers by
-  what they have), and the step that failed cannot be seen from outside; each of the three says that it would not have
-  fitted.
+- A guest that fails after a growth of its memory was refused in the same call failed for want of memory; the module itself
+  notes the growth (rewrite.py).
 """
 
 from __future__ import annotations
@@ -29,6 +27,8 @@ from insula.wasm.config import make_config
 from insula.wasm.contract import Exchange, HostImport, RefusalError, Signature
 from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
 from insula.wasm.linking import Binding, Blueprint
+from insula.wasm.rewrite import ENTER, REFUSED
+from insula.wasm.traps import EngineError, of_error, of_trap
 from insula.wasm.wasi import Nap, Wasi
 from tests.wasm.reference.line import Line, discard
 from tests.wasm.reference.memory import Memory
@@ -64,8 +64,8 @@ class ThreadInstance:
         self._scope: Any = None
         self._failure: BaseException | None = None
         self._nesting = 0
+        self._started = False  # whether the module's start function is over
         self._may_wait = True  # while it starts, and in the entry of an exchange, but in no helper export
-        self._entered_with = 0
         self._engine: wasmtime.Engine | None = None
         self._module: wasmtime.Module | None = None
         self._store: wasmtime.Store | None = None
@@ -90,10 +90,9 @@ class ThreadInstance:
         """Runs one exchange. InsulaError, StoppedError."""
         self._scope = scope
         try:
-            self._entered_with = self._size()
             args = exchange.begin(self, payload)
             self._may_wait = True
-            result = self.call(exchange.export, *args)
+            result = self.first_call(exchange.export, *args)
             self._may_wait = False
             return exchange.finish(self, args, result)
         except RefusalError:
@@ -104,6 +103,9 @@ class ThreadInstance:
         finally:
             self._scope = None
             self._may_wait = False
+
+    def retire(self) -> None:
+        self.alive = False
 
     def stop(self) -> None:
         """Makes the guest trap wherever it is, and ends what it waits for."""
@@ -132,15 +134,22 @@ class ThreadInstance:
         return export in self._signatures
 
     def call(self, export: str, *args: int) -> int:
+        return self._call(export, self._function(export), args)
+
+    def first_call(self, export: str, *args: int) -> int:
+        entry = self._export(ENTER + export)
+        return self._call(export, entry if isinstance(entry, wasmtime.Func) else self._function(export), args)
+
+    def _call(self, export: str, function: wasmtime.Func, args: tuple[int, ...]) -> int:
         signature = self._signatures.get(export)
         if signature is None:
             raise GuestError(f"the guest exports no function {export}")
-        function = self._function(export)
         try:
             value = function(self._live_store(), *args)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            ended = self._ended(error)
             self._check()
-            raise fault(error, self.at_memory_limit()) from None
+            raise fault(ended, self.shortage) from None
         self._check()
         return value & _MASK[signature.results[0]] if isinstance(value, int) else 0
 
@@ -159,9 +168,10 @@ class ThreadInstance:
     def write(self, pointer: int, data: bytes) -> None:
         self._live_memory().write(pointer, data)
 
-    def at_memory_limit(self, wanted: int = 0) -> bool:
-        size, most = self._size(), self._blueprint.memory_most
-        return bool(size) and most - size < max(most // 8, size - self._entered_with, wanted)
+    def shortage(self, what: str) -> InsulaError | None:
+        flag = self._export(REFUSED)
+        refused = isinstance(flag, wasmtime.Global) and flag.value(self._live_store())
+        return exhausted(what) if refused else None
 
     # What WASI sees
 
@@ -169,7 +179,7 @@ class ThreadInstance:
         return self._live_memory().read(pointer, size)
 
     def exit(self, what: str) -> None:
-        self._fail(exhausted(what) if self.at_memory_limit() else GuestError(what, reason="exit"))
+        self._fail(self.shortage(what) or GuestError(what, reason="exit"))
 
     # Inside
 
@@ -196,13 +206,18 @@ class ThreadInstance:
         try:
             exports = linker.instantiate(store, self._module).exports(store)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            ended = self._ended(error)
             self._check()
-            raise fault(error, at_limit=False) from None
+            raise fault(ended, lambda what: None) from None
         self._check()
         self._export = exports.get
-        self._entered_with = self._size()
+        self._started = True
         if self.has("_initialize"):
-            self.call("_initialize")
+            self.first_call("_initialize")
+
+    def _ended(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> EngineError:
+        places = self._blueprint.code.places
+        return of_trap(error, places) if isinstance(error, wasmtime.Trap) else of_error(error, places)
 
     def _callback(self, binding: Binding) -> Callable[..., Any]:
         """The Python function behind one import. It never raises, and always gives results of the right types."""
@@ -214,9 +229,11 @@ class ThreadInstance:
             try:
                 if self._failure is not None or self.line.stopped:
                     return zeros
-                if self._memory is None:
+                if not self._started:
                     self._export = caller.get  # the module's start function runs: there are no exports yet
                 unsigned = tuple(arg & mask for arg, mask in zip(args, masks, strict=True) if mask is not None)
+                if host is not None and not self._started:
+                    raise GuestError(f"the module's start function calls {binding.module}.{name}", reason="start")
                 if host is not None:
                     return self._serve(host, unsigned, zeros)
                 errno = self._wasi.call(name, unsigned)
@@ -300,9 +317,6 @@ class ThreadInstance:
         if self._store is None:
             raise StoppedError
         return self._store
-
-    def _size(self) -> int:
-        return self._live_memory().size() if self._blueprint.code.has_memory else 0
 
 
 def _function_type(signature: Signature) -> wasmtime.FuncType:

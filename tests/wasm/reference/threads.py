@@ -65,7 +65,9 @@ class ThreadEngine:
         self.check_open()
         return await self._modules.load(wasm, digest)
 
-    def link(self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions) -> Program:
+    def link(
+        self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions, *, name: str = ""
+    ) -> Program:
         self.check_open()
         assert isinstance(module, OpenModule)
         program = ThreadProgram(self, bind(module.code, imports, limits, wasi))

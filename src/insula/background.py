@@ -1,0 +1,82 @@
+"""Work that nobody awaits, with an owner that tells: what ends by an error is logged when it ends.
+
+asyncio mentions the error of a forgotten task when the task is collected, which for one that is held is never, and a
+thread that dies writes to standard error, which is not the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+log = logging.getLogger("insula.background")
+
+T = TypeVar("T")
+F = TypeVar("F", bound="asyncio.Future[Any]")
+
+
+def told(future: F, what: str, *, endless: bool = False) -> F:
+    """The same future, whose error is logged; a cancellation is none. `what` names the work (`the sweep of the depot`).
+    The end of `endless` work is an error in itself."""
+
+    def over(future: asyncio.Future[Any]) -> None:
+        if future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            log.error("%s failed", what, exc_info=error)
+        elif endless:
+            log.error("%s ended, and it should not", what)
+
+    future.add_done_callback(over)
+    return future
+
+
+class Tasks:
+    """The background tasks of one owner: held until they end, and their errors logged."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T], what: str) -> asyncio.Task[T]:
+        """Runs a coroutine as a task."""
+        task = told(asyncio.create_task(work, name=what), what)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
+    async def ended(self, timeout: float) -> bool:
+        """Waits until no task is left, `timeout` seconds at most; whether that is so."""
+        end = asyncio.get_running_loop().time() + timeout
+        while self._running and (left := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._running, timeout=left)
+        return not self._running
+
+
+async def carried_through(work: Coroutine[Any, Any, T], what: str) -> T:
+    """The result of work that is seen to its end also where the caller is cancelled meanwhile; its error is then logged,
+    and the cancellation goes on once it is over."""
+    task = asyncio.create_task(work, name=what)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        told(task, what)
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        raise
+
+
+def thread(target: Callable[[], object], name: str) -> threading.Thread:
+    """A daemon thread, not yet started, whose unexpected end is logged."""
+
+    def run() -> None:
+        try:
+            target()
+        except BaseException:
+            log.exception("the thread %s ended, and it should not", name)
+
+    return threading.Thread(target=run, name=name, daemon=True)

@@ -1,0 +1,110 @@
+"""The edge's own threads, for what would hold the loop: bodies that are inflated, answers that are compressed.
+
+All services share them, so each has its part. A service never has every thread: one is left for whoever comes next, and
+that one waits for a piece of work at most. What waits is taken from each service in turn, and how much may wait is shared
+as well (`shares.py`): a service that sends more than the threads can do is refused, and no other is. The server's own work
+has threads of its own elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from insula.errors import UnavailableError
+from insula.shares import Shares
+
+T = TypeVar("T")
+
+#: Pieces of work that may wait or run, of all services together.
+MOST = 512
+
+
+class _Job:
+    __slots__ = ("call", "result", "tenant")
+
+    def __init__(self, tenant: str, call: Callable[[], Any], result: asyncio.Future[Any]) -> None:
+        self.tenant = tenant
+        self.call = call
+        self.result = result
+
+
+class Offload:
+    """Lives on one event loop; its threads are made at the first use. One tenant has at most all of them but one."""
+
+    def __init__(self, threads: int | None = None, most: int = MOST) -> None:
+        self._threads = threads or max(2, os.cpu_count() or 1) + 1
+        self._each = max(1, self._threads - 1)
+        self._shares: Shares[str] = Shares(most)
+        self._executor: ThreadPoolExecutor | None = None
+        self._waiting: dict[str, deque[_Job]] = {}  # whose turn it is stands first
+        self._running: Counter[str] = Counter()
+
+    def has_room(self, tenant: str) -> bool:
+        """Whether work of this tenant is taken now."""
+        return self._shares.has_room(tenant)
+
+    def run(self, tenant: str, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
+        """What `function` returns, when a thread has run it. UnavailableError where too much of this tenant's waits.
+        Work whose future is cancelled before its turn is not done."""
+        if not self._shares.take(tenant):
+            raise UnavailableError(
+                "this service has sent the server more to decompress than it can do",
+                reason="backlog_full",
+                hint="try again in a moment",
+                retry_after=1.0,
+            )
+        result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(tenant, deque()).append(_Job(tenant, partial(function, *args), result))
+        self._next()
+        return result
+
+    def close(self) -> None:
+        """Ends the threads, once what they do is done."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _next(self) -> None:
+        while self._running.total() < self._threads:
+            job = self._take()
+            if job is None:
+                return
+            if job.result.done():
+                self._shares.give(job.tenant)
+                continue
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self._threads, "edge")
+            self._running[job.tenant] += 1
+            work = asyncio.get_running_loop().run_in_executor(self._executor, job.call)
+            work.add_done_callback(partial(self._done, job))
+
+    def _take(self) -> _Job | None:
+        """The first job of the tenant whose turn it is, which then has to wait for the others."""
+        for tenant, jobs in self._waiting.items():
+            if self._running[tenant] < self._each:
+                del self._waiting[tenant]
+                job = jobs.popleft()
+                if jobs:
+                    self._waiting[tenant] = jobs
+                return job
+        return None
+
+    def _done(self, job: _Job, work: asyncio.Future[Any]) -> None:
+        self._running[job.tenant] -= 1
+        if not self._running[job.tenant]:
+            del self._running[job.tenant]
+        self._shares.give(job.tenant)
+        error = None if work.cancelled() else work.exception()
+        if not job.result.done():
+            if work.cancelled():
+                job.result.cancel()
+            elif error is not None:
+                job.result.set_exception(error)
+            else:
+                job.result.set_result(work.result())
+        self._next()

@@ -1,0 +1,89 @@
+"""Work that nobody awaits has an owner that tells."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from insula.background import Tasks, carried_through, thread, told
+
+
+async def fails() -> None:
+    raise KeyError("lost")
+
+
+async def test_a_task_tells_its_error_when_it_ends(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = Tasks()
+    task = tasks.start(fails(), "the sweep")
+    assert await tasks.ended(10)
+    assert task.done()
+    assert "the sweep failed" in caplog.text
+    assert "KeyError: 'lost'" in caplog.text
+
+
+async def test_what_is_held_tells_too(caplog: pytest.LogCaptureFixture) -> None:
+    held = told(asyncio.create_task(fails()), "the ticker", endless=True)
+    await asyncio.wait([held])
+    ended = told(asyncio.create_task(asyncio.sleep(0)), "another", endless=True)
+    await asyncio.wait([ended])
+    await asyncio.sleep(0)
+    assert "the ticker failed" in caplog.text
+    assert "another ended, and it should not" in caplog.text
+
+
+async def test_a_cancellation_and_a_plain_end_are_no_errors(caplog: pytest.LogCaptureFixture) -> None:
+    tasks = Tasks()
+    tasks.start(asyncio.sleep(0), "quick")
+    tasks.start(asyncio.sleep(3600), "slow").cancel()
+    assert not await tasks.ended(0)
+    assert await tasks.ended(10)
+    assert caplog.text == ""
+
+
+async def test_what_is_carried_through_ends_before_its_caller(caplog: pytest.LogCaptureFixture) -> None:
+    begun, go_on, steps = asyncio.Event(), asyncio.Event(), list[str]()
+
+    async def work() -> int:
+        begun.set()
+        await go_on.wait()
+        steps.append("done")
+        return 3
+
+    go_on.set()
+    assert await carried_through(work(), "a change") == 3
+    begun.clear()
+    go_on.clear()
+    caller = asyncio.create_task(carried_through(work(), "a change"))
+    await begun.wait()
+    for _ in range(3):
+        caller.cancel()
+        await asyncio.sleep(0)
+    assert not caller.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await caller
+    assert steps == ["done", "done"]
+
+    with pytest.raises(KeyError):
+        await carried_through(fails(), "a change")
+    assert caplog.text == "", "an error that somebody gets is theirs to tell"
+    lost = asyncio.create_task(carried_through(fails(), "a lost change"))
+    await asyncio.sleep(0)
+    lost.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await lost
+    await asyncio.sleep(0)
+    assert "a lost change failed" in caplog.text
+
+
+def test_a_thread_tells(caplog: pytest.LogCaptureFixture) -> None:
+    def lost() -> None:
+        raise KeyError("lost")
+
+    one = thread(lost, "insula-test")
+    assert one.daemon
+    one.start()
+    one.join(10)
+    assert "the thread insula-test ended, and it should not" in caplog.text
+    assert "KeyError: 'lost'" in caplog.text

@@ -1,0 +1,94 @@
+"""The time of guests in a turn of the loop, shared out among programs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from insula.wasm import turn as room
+from insula.wasm.turn import BUDGET, Turn
+from insula.wasm.workers import Lane
+
+
+class Clock:
+    """Time that passes where a job says so."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(room, "monotonic", clock)
+    return clock
+
+
+async def test_a_turn_is_full_once_its_time_is_used_and_empty_again_in_the_next() -> None:
+    turn = Turn(asyncio.get_running_loop())
+    turn.add(BUDGET / 2)
+    assert not turn.full
+    turn.add(BUDGET / 2)
+    assert turn.full
+    await asyncio.sleep(0)
+    assert not turn.full
+    turn.add(BUDGET / 2)
+    await asyncio.sleep(0)
+    turn.add(BUDGET / 2)
+    assert not turn.full, "what one turn used is not the next one's"
+
+
+async def test_jobs_take_as_many_turns_as_they_need_and_programs_take_turns(clock: Clock) -> None:
+    turn = Turn(asyncio.get_running_loop())
+    greedy, modest = Lane(), Lane()
+    ran: list[str] = []
+
+    def job(name: str) -> None:
+        ran.append(name)
+        clock.at += BUDGET / 2
+
+    for n in range(6):
+        turn.put(greedy, lambda n=n: job(f"g{n}"))  # type: ignore[misc]
+    turn.put(modest, lambda: job("m"))
+    seen: list[int] = []
+    while turn.full:
+        await asyncio.sleep(0)
+        seen.append(len(ran))
+    assert ran == ["g0", "m", "g1", "g2", "g3", "g4", "g5"]
+    assert seen == [2, 4, 6, 7]
+
+
+async def test_while_jobs_wait_every_turn_is_full(clock: Clock) -> None:
+    turn = Turn(asyncio.get_running_loop())
+    lane = Lane()
+
+    def job() -> None:
+        clock.at += BUDGET
+
+    turn.put(lane, job)
+    turn.put(lane, job)
+    assert turn.full
+    await asyncio.sleep(0)
+    assert turn.full, "one more waits: who comes now would overtake it"
+    await asyncio.sleep(0)
+    assert not turn.full
+
+
+async def test_a_job_is_taken_back(clock: Clock) -> None:
+    turn = Turn(asyncio.get_running_loop())
+    lane, ran = Lane(), list[int]()
+    jobs = [lambda n=n: ran.append(n) for n in range(3)]
+    for job in jobs:
+        turn.put(lane, job)
+    turn.withdraw(lane, jobs[1])
+    await asyncio.sleep(0)
+    assert ran == [0, 2]
+    turn.put(lane, jobs[0])
+    turn.withdraw(lane, jobs[0])
+    await asyncio.sleep(0)
+    assert ran == [0, 2]
+    assert not turn.full

@@ -123,6 +123,19 @@ async def test_the_operator_sets_how_many_values_a_body_may_have(tmp_path: Path)
             assert (await live.call("/test.Grow/echo", body)).status_code == status
 
 
+async def test_the_operator_gives_one_service_other_limits(tmp_path: Path) -> None:
+    own = {"body_bytes": 20_000, "body_values": 6_000, "output_mb": 1, "timeout_ms": 7000}
+    async with running(tmp_path, {"limits.services": {"test.Grow": own}}, deploy=["greeter"]) as live:
+        assert (await live.deploy(grow(tmp_path))).status_code == 200
+        for path, status in (("/test.Grow/echo", 429), ("/examples.Greeter/greet", 200)):
+            assert (await live.call(path, {"name": "x", "more": [0] * 6_000})).status_code == status
+        large = {"name": "x" * 20_000}
+        refused = await live.call("/test.Grow/echo", large)
+        assert (refused.status_code, "20000 bytes" in refused.json()["message"]) == (429, True)
+        assert (await live.call("/examples.Greeter/greet", large)).status_code == 200
+        assert f"{1 << 20} bytes" in (await live.call("/test.Grow/zeros")).json()["message"]
+
+
 async def test_a_large_body_goes_in_and_out(tmp_path: Path) -> None:
     async with running(tmp_path) as live:
         assert (await live.deploy(grow(tmp_path))).status_code == 200

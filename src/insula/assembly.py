@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 import insula
 from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
@@ -142,6 +144,10 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             codecs=Codecs(processes, MessageStore()),
             max_body=limits.body_bytes,
             max_values=limits.body_values,
+            overrides={
+                name: {key: value for key, value in msgspec.structs.asdict(own).items() if value is not None}
+                for name, own in limits.services.items()
+            },
             max_memory=settings.packages.max_memory_mb << 20,
             guest_memory=memory.most,
             max_timeout=limits.request_timeout_ms / 1000,

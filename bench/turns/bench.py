@@ -203,7 +203,7 @@ def run(load: Load, seconds: float, *, stacks: bool = False, ahead: bool = False
         bench = Bench(Path(folder), seconds, stacks, ahead)
         try:
             load.run(bench)
-        except (HungError, httpx.HTTPError, OSError) as error:
+        except (HungError, httpx.HTTPError, psutil.Error, OSError) as error:
             bench.figure("ran to its end", 0, 1, least=True, note=f"{type(error).__name__}: {str(error)[:300]}")
         finally:
             bench.close()

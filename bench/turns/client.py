@@ -2,13 +2,15 @@
 
 Each connection sends its next request when it has the answer to the last one, or, with a rate, at fixed moments. Latencies
 of a rate count from the moment at which a request was due: a server that stands still for a second is felt by all requests
-of that second, and not by one a connection. Prints a `Result` in JSON.
+of that second, and not by one a connection. The time in which this process was ready to run and the machine ran others is
+taken off, as in server.py: it is not the server's. Prints a `Result` in JSON.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import bisect
 import contextlib
 import itertools
 import json
@@ -75,6 +77,39 @@ class Result:
         return self.requests - self.statuses.get("200", 0)
 
 
+class Queued:
+    """How long this thread has waited for a processor (s) until a moment of the last run."""
+
+    def __init__(self) -> None:
+        self._moments: list[float] = []
+        self._waits: list[float] = []
+        try:
+            self._file = os.open("/proc/thread-self/schedstat", os.O_RDONLY)
+        except OSError:
+            self._file = -1
+
+    def beat(self) -> None:
+        """Notes it, every few milliseconds."""
+        if self._file >= 0:
+            self.note()
+            asyncio.get_running_loop().call_later(0.003, self.beat)
+
+    def note(self) -> float:
+        """Notes it now; the moment."""
+        now = time.monotonic()
+        if self._file >= 0:
+            self._moments.append(now)
+            self._waits.append(int(os.pread(self._file, 80, 0).split()[1]) / 1e9)
+        return now
+
+    def between(self, began: float, end: float) -> float:
+        """Seconds waited between two moments."""
+        if not self._moments:
+            return 0.0
+        first, last = (max(0, bisect.bisect_right(self._moments, moment) - 1) for moment in (began, end))
+        return self._waits[last] - self._waits[first]
+
+
 class Run:
     """All connections of one plan."""
 
@@ -87,6 +122,9 @@ class Run:
 
     async def all(self) -> Result:
         """Runs them."""
+        self.queued = Queued()
+        self.queued.note()
+        self.queued.beat()
         began = time.monotonic()
         self.until = began + self.plan.seconds
         await asyncio.gather(*(self._connection(number) for number in range(self.plan.connections)))
@@ -119,7 +157,10 @@ class Run:
                     status = await self._exchange(*streams)
             except (OSError, EOFError, ValueError, TimeoutError) as error:
                 status = type(error).__name__
-            self.times.append((time.monotonic() - began) * 1e3)
+            spent = time.monotonic() - began
+            if spent > 0.005:
+                spent = max(0.0, spent - self.queued.between(began, self.queued.note()))
+            self.times.append(spent * 1e3)
             self.result.statuses[status] = self.result.statuses.get(status, 0) + 1
             due += pause
             if not status.isdigit() or status in ("413", "503", "408"):  # these may end the connection

@@ -29,7 +29,7 @@ type Names {{ names: [String!]! language: Language }}
 enum Language {{ ENGLISH FRENCH }}"""
 METHODS = """shapes(input: Shapes): Text wides(input: Wides): Text names(input: Names): Text
   @readonly look(input: Wides): Text
-  back(): Wides empties(): Shapes digits(): Shapes text(): Shapes umlauts(): Shapes"""
+  back(): Wides empties(): Shapes digits(): Shapes text(): Shapes umlauts(): Shapes most(): Shapes"""
 
 #: Answers by the first letter of a method: head, an item, how many of them, tail. Of the first, `{}` is all that the guest
 #: writes of an object with 990 required fields.
@@ -37,6 +37,7 @@ ANSWERS = {
     "b": ('{"items":[', "{},", 4_999, "{}]}"),
     "e": ('{"smalls":[', "{},", 1_300_000, "{}]}"),
     "d": ('{"longs":[', "123456789012,", 300_000, "1]}"),
+    "m": ('{"smalls":[', "{},", 59_999, "{}]}"),
     "t": ('{"text":"', "xxxxxxxxxxxxxxxx", 240_000, '"}'),
     "u": ('{"texts":[', '"ä€",', 450_000, '"x"]}'),
 }
@@ -117,6 +118,20 @@ PROTO_BODIES = {
     "times": times(packed_field(6, b"\x08\xff\xff\xff\xff\x05\x10\x01")),
     "texts": times(b"\x3a\x01x"),
 }
+#: As many values as a body may have by default, or nearly.
+MOST = 60_000
+for _name, _item, _head in (
+    ("objects", b"{}", b'{"smalls":['),
+    ("ints", b"1", b'{"ints":['),
+    ("longs-as-text", b'"123456789012"', b'{"longs":['),
+    ("times", b'"2026-01-02T03:04:05.678+01:00"', b'{"times":['),
+    ("texts-utf8", '"ä"'.encode(), b'{"texts":['),
+):
+    JSON_BODIES[f"{_name}-60000"] = many(_item, _head, size=MOST * (len(_item) + 1))
+JSON_BODIES["deep-60000"] = many(nested(59), b'{"inners":[', size=MOST // 60 * (len(nested(59)) + 1))
+for _name, _item in (("tiny-items", b"\x0a\x00"), ("times", packed_field(6, b"\x08\x01")), ("texts", b"\x3a\x01x")):
+    PROTO_BODIES[f"{_name}-60000"] = _item * MOST
+PROTO_BODIES["ints-60000"] = packed_field(3, b"\x01" * MOST)
 CASES: dict[str, tuple[str, Request]] = {
     "codec-gzip-names": (
         "4 KB of gzip that are a list of empty names",
@@ -144,14 +159,25 @@ CASES: dict[str, tuple[str, Request]] = {
         call("Codecs", "empties", b"", **PROTO),
     ),
 }
-for _method, _what in (("digits", "300,000 numbers of 64 bits"), ("text", "one text"), ("umlauts", "texts, not ASCII")):
+for _method, _what in (
+    ("digits", "300,000 numbers of 64 bits"),
+    ("most", "60,000 objects"),
+    ("text", "one text"),
+    ("umlauts", "texts, not ASCII"),
+):
     for _kind, _empty in (("json", b"{}"), ("proto", b"")):
         _request = call("Codecs", _method, _empty, content_type=f"application/{_kind}")
-        CASES[f"codec-answer-{_method}-{_kind}"] = (f"an answer of 3.9 MB, in {_kind}: {_what}", _request)
+        CASES[f"codec-answer-{_method}-{_kind}"] = (f"an answer in {_kind}: {_what}", _request)
 for _name, _body in JSON_BODIES.items():
-    CASES[f"codec-json-{_name}"] = (f"a body of 4 MiB of JSON: {_name}", call("Codecs", "shapes", _body))
+    CASES[f"codec-json-{_name}"] = (
+        f"a body of {len(_body) >> 10:,} KiB of JSON: {_name}",
+        call("Codecs", "shapes", _body),
+    )
 for _name, _body in PROTO_BODIES.items():
-    CASES[f"codec-proto-{_name}"] = (f"a body of 4 MiB of protobuf: {_name}", call("Codecs", "shapes", _body, **PROTO))
+    CASES[f"codec-proto-{_name}"] = (
+        f"a body of {len(_body) >> 10:,} KiB of protobuf: {_name}",
+        call("Codecs", "shapes", _body, **PROTO),
+    )
 
 
 def codec(request: Request, bench: Bench) -> None:

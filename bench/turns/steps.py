@@ -75,8 +75,8 @@ for _name, _byte in (("newlines", 10), ("text", 97), ("binary", 255)):
 
 def asking(filler: str, head: str, tail: str, size: int = 10 << 20) -> bytes:
     """One host request of so many bytes, most of which are the filler again and again."""
-    times = (size - len(head) - len(tail) - 1) // len(filler)
     last = filler.rstrip(",")
+    times = (size - len(head) - len(last + tail)) // len(filler)
     end = SCRATCH * 32 + len(head) + times * len(filler)
     body = f"""(memory.copy (i32.const {SCRATCH * 32}) (i32.const 4096) (i32.const {len(head)}))
       (call $repeat (i32.const {SCRATCH * 32 + len(head)}) (i32.const 4352) (i32.const {len(filler)}) (i32.const {times}))

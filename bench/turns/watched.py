@@ -119,7 +119,9 @@ class Watched:
         return self._command(b"read")
 
     def cpu(self) -> float:
-        """Processor seconds of the server, and of the processes that it has started."""
+        """Processor seconds of the server, and of the processes that it has started; 0 once it has ended."""
+        if self._popen.poll() is not None:
+            return 0.0
         times = self.process.cpu_times()
         spent = times.user + times.system + times.children_user + times.children_system
         for child in self.process.children():

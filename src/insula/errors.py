@@ -89,9 +89,11 @@ class InsulaError(Exception):
     whose rule it breaks, `hint` what to do next. `status` overrides the HTTP status of REST and plain HTTP answers where
     HTTP has a finer one than the code's own (413, 507); protocols with a table of their own ignore it. `headers` and
     `trailers` are the metadata that a guest had set before its call failed; whoever runs the call puts them there.
+    `has_lines` is for errors whose messages are made here and have several lines; in others a line end is text.
     """
 
     default_code = Code.INTERNAL
+    has_lines = False
 
     def __init__(
         self,
@@ -138,6 +140,7 @@ class ConfigurationError(InsulaError):
     """The operator's settings cannot be used: the message names the full key, and no value."""
 
     default_code = Code.FAILED_PRECONDITION
+    has_lines = True
 
 
 class GuestError(InsulaError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from insula.edge.framing import Framing, framing_of
+from insula.edge.last_words import Last
 from insula.edge.limits import Limits
 from tests.edge.conftest import answers, statuses
 from tests.edge.roads import CLOSE, post, roads
@@ -129,3 +131,22 @@ async def test_blanks_around_a_value_are_no_part_of_it() -> None:
             assert dict(both.told[0].asked[0][1])[b"content-type"] == b"text/plain"
         head = b"POST /do HTTP/1.1\r\nHost: a\r\nTransfer-Encoding:  CHUNKED \r\n\r\n5\r\nhello\r\n0\r\nX-T: 1\r\n\r\n"
         assert [body for _, _, body in answers(await both.same(head + CLOSE))] == [b"hello", b"bye"]
+
+
+@pytest.mark.parametrize(
+    ("version", "headers", "expected"),
+    [
+        ("1.1", [(b"host", b"a")], Framing(-1, False)),
+        ("1.1", [(b"host", b"a"), (b"content-length", b"007")], Framing(7, False)),
+        ("1.1", [(b"host", b"a"), (b"upgrade", b"H2C")], Framing(-1, True)),
+        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"content-length", b"00")], Framing(0, True)),
+        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"content-length", b"1")], Framing(1, False)),
+        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"transfer-encoding", b"chunked")], Framing(-1, False)),
+        ("1.1", [], Last.HOST),
+        ("1.0", [], Framing(-1, False)),
+        ("1.0", [(b"transfer-encoding", b"chunked")], Last.TRANSFER_CODING),
+        ("2.0", [(b"host", b"a")], Last.VERSION),
+    ],
+)
+def test_what_follows_from_a_head(version: str, headers: list[tuple[bytes, bytes]], expected: Framing | Last) -> None:
+    assert framing_of(version, b"/", headers) == expected

@@ -421,9 +421,9 @@ async def test_a_helper_export_may_not_wait(engine: Engine, where: str) -> None:
         await run(program, steps)
 
 
-async def run(program: Any, steps: Steps) -> bytes:
+async def run(program: Any, steps: Steps, *, within: float = 5.0) -> bytes:
     instance = await program.instantiate()
-    answer = program.runner(steps)(instance, b"", None, time.monotonic() + 5)
+    answer = program.runner(steps)(instance, b"", None, time.monotonic() + within)
     try:
         return answer if isinstance(answer, bytes) else await answer
     finally:

@@ -121,6 +121,47 @@ def test_warnings_left_out_are_counted(caplog: pytest.LogCaptureFixture) -> None
     assert "3 more traps" in caplog.text
 
 
+RANDOM = f"""(module (import "wasi_snapshot_preview1" "random_get" (func $r (param i32 i32) (result i32)))
+  (memory (export "memory") 801)
+  (func (export "allocate") (param i32) (result i32) (call $r (i32.const 0) (local.get 0)))
+  (func (export "many") (result i32) (call $r (i32.const 8) (i32.const {50 << 20})))
+  (func (export "beyond") (result i32) (call $r (i32.const 8) (i32.const {51 << 20})))
+  (func (export "for_ever") (result i32) (loop (drop (call $r (i32.const 8) (i32.const {50 << 20}))) (br 0))
+    (i32.const 0)))"""
+
+
+async def test_random_bytes_have_no_limit_but_the_memory_and_the_deadline(engine: Engine) -> None:
+    path = wat(RANDOM)
+    program = engine.link(await engine.load(path, digest(path)), [], Limits(memory_bytes=64 << 20), WasiOptions())
+
+    class Many(Steps):
+        def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
+            places = (8, 1 << 20, 25 << 20, (50 << 20) - 24)
+            return b"%d %d" % (result, sum(guest.read(at, 32) != bytes(32) for at in places))
+
+    assert await run(program, Many("many")) == b"0 4"
+    assert await run(program, Many("beyond")) == b"21 0"
+    with pytest.raises(DeadlineError):
+        await run(program, Many("for_ever"), within=0.3)
+
+
+async def test_random_bytes_in_a_helper_export_end_with_the_deadline(engine: Engine) -> None:
+    path = wat(RANDOM)
+    program = engine.link(await engine.load(path, digest(path)), [], Limits(memory_bytes=64 << 20), WasiOptions())
+
+    class Helped(Steps):
+        def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
+            for _ in range(times):
+                assert guest.call("allocate", 2 << 20) == 0
+            return ()
+
+    times = 1
+    assert await run(program, Helped("many")) == b"0"
+    times = 10_000
+    with pytest.raises(InsulaError):
+        await run(program, Helped("many"), within=0.3)
+
+
 async def test_everything_at_once(rig: Rig) -> None:
     """Thirty guests of ten kinds, and ten that behave among them."""
 

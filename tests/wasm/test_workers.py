@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 
@@ -96,16 +94,3 @@ async def test_what_dead_instances_leave_is_given_back_while_guests_hold_every_t
     tidied = threading.Event()
     jobs.workers.tidy(tidied.set)
     assert await asyncio.to_thread(tidied.wait, 10)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a priority for each thread")
-async def test_threads_of_guests_weigh_less_than_the_loop(jobs: Jobs) -> None:
-    lane, seen = Lane(), asyncio.get_running_loop().create_future()
-
-    def job() -> None:
-        priority = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
-        jobs.loop.call_soon_threadsafe(seen.set_result, priority)
-        jobs.loop.call_soon_threadsafe(jobs.workers.done, lane)
-
-    jobs.workers.submit(lane, job)
-    assert await asyncio.wait_for(seen, 10) > os.getpriority(os.PRIO_PROCESS, threading.get_native_id())

@@ -81,7 +81,7 @@ class OkraAbi:
     def imports(self, functions: Mapping[str, HostFunction]) -> Sequence[HostImport]:
         """The imports of module `okra`, over `run_host_api` and `next` by those names."""
         return [
-            HostImport("okra", name, _HOST_CALL, _take, function, _give)
+            HostImport("okra", name, _HOST_CALL, _take, function, _give, ("allocate", _give_at))
             for name, function in functions.items()
             if name in ("run_host_api", "next")
         ]
@@ -190,10 +190,14 @@ def _put(guest: Guest, data: bytes, *, first: bool = False) -> int:
 
 def _memory(guest: Guest, export: str, size: int, *, first: bool) -> int:
     pointer = guest.first_call(export, size) if first else guest.call(export, size)
+    _check(guest, export, size, pointer)
+    return pointer
+
+
+def _check(guest: Guest, export: str, size: int, pointer: int) -> None:
     if pointer == 0:
         what = f"the guest has no memory for {size} bytes"
         raise guest.shortage(what) or GuestError(f"{what}, though no growth was refused: its {export} answered 0")
-    return pointer
 
 
 def _take(guest: Guest, args: tuple[int, ...]) -> bytes | None:
@@ -206,6 +210,12 @@ def _take(guest: Guest, args: tuple[int, ...]) -> bytes | None:
 
 def _give(guest: Guest, answer: bytes) -> tuple[int, ...]:
     return _put(guest, answer), len(answer)
+
+
+def _give_at(guest: Guest, answer: bytes, pointer: int) -> tuple[int, ...]:
+    _check(guest, "allocate", len(answer), pointer)
+    guest.write(pointer, answer)
+    return pointer, len(answer)
 
 
 def _hint(exports: Mapping[str, Signature]) -> str:

@@ -30,6 +30,8 @@ OLDEST_GO = (1, 24)
 class BuildError(CallerError):
     """The project does not build: the author's source, schema or configuration is at fault."""
 
+    has_lines = True
+
 
 @dataclass(frozen=True, slots=True)
 class Tool:

@@ -70,8 +70,10 @@ def exit_code(error: InsulaError) -> int:
 
 
 def report(error: InsulaError, *, as_json: bool = False) -> None:
-    """Writes an error for people to stderr, and for programs to stdout too."""
-    lines = [escaped(line) for line in f"error: {error.message}".split("\n")]
+    """Writes an error for people to stderr, and for programs to stdout too. What a server or a service says is on one line,
+    so that none of it passes for another message of this command."""
+    message = f"error: {error.message}"
+    lines = [escaped(line) for line in (message.split("\n") if error.has_lines else [message])]
     hint = escaped(error.hint or "")
     if hint and len(lines) == 1 and len(lines[0]) + len(hint) < LINE - 3:
         lines = [f"{lines[0]} ({hint})"]

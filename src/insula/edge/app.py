@@ -29,6 +29,7 @@ from insula.edge.metrics import Metrics, RouteStats
 from insula.edge.offload import Offload
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
+from insula.edge.turns import Turns
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
 from insula.shares import Shares
 
@@ -50,7 +51,7 @@ class Application:
     `missing` is the route of what has none; its handler refuses. `checks` are asked in order at every request, and are
     swapped whole as well. Whoever keeps something that follows from the two is told of a new one by `on_change`. `backlog`
     bounds what has come of bodies that are not whole. Whole ones have the same bound until their answer is there; each
-    service has its share of that, and of the threads of `offload`.
+    service has its share of that, of the threads of `offload`, and of the turns in which handlers get large bodies.
     """
 
     def __init__(
@@ -66,6 +67,7 @@ class Application:
         self.backlog = backlog or Backlog()
         self.in_hand: Shares[str] = Shares(self.backlog.most)  # bytes of large bodies that are worked on, by tenant
         self.offload = Offload()
+        self.turns = Turns()
         self.missing = missing
         self.metrics = metrics or Metrics()
         self._table = table
@@ -211,6 +213,10 @@ class Application:
                     codings, body, route.max_body, lambda *call: _awaited(run(*call), route, receive)
                 )
                 hand.has(len(body))
+            if len(body) >= COUNTED_FROM:
+                wait = self.turns.enter(route.tenant, len(body))
+                if wait is not None:
+                    await _awaited(wait, route, receive)
             return await _arrived(answer(head, body), route, receive)
         finally:
             hand.has(0)

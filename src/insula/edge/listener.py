@@ -25,7 +25,7 @@ import asyncio
 import enum
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import httptools
 import uvicorn
@@ -34,19 +34,13 @@ from uvicorn.server import ServerState
 
 from insula.edge.backlog import Backlog, untaken
 from insula.edge.ending import Ending, Parting
+from insula.edge.framing import NOT_IN_TRAILERS, framing_of
 from insula.edge.last_words import HTTP_1_1_REQUIRED, Last
 from insula.edge.limits import Limits
 from insula.edge.request_id import new_request_id
 
 _log = logging.getLogger("insula.edge")
 
-#: What a trailer may not say: how the message is framed, where it goes, what the connection becomes.
-NOT_IN_TRAILERS = frozenset(
-    (
-        *(b"connection", b"content-encoding", b"content-length", b"expect", b"host", b"keep-alive"),
-        *(b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-    )
-)
 #: Bytes that are parsed before the connection looks whether an answer is due first, and the same of a body whose length is
 #: known. A head, and such a body, end the slice: what is behind them takes more memory than its bytes once it is parsed.
 SLICE = 2048
@@ -313,7 +307,7 @@ class HttpConnection(HttpToolsProtocol):
 
     # the parser's callbacks
 
-    def _reject(self, last: Last) -> None:
+    def _reject(self, last: Last) -> NoReturn:
         """Stops the parser from within one of its callbacks."""
         self._fault = last
         raise ValueError(last.message)
@@ -363,42 +357,14 @@ class HttpConnection(HttpToolsProtocol):
 
     def _check_head(self) -> None:
         """Stops the parser where a head is not sound, or asks for what is not spoken here."""
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            self._reject(Last.VERSION)
-        hosts = codings = 0
-        coding = upgrade = None
-        self._length = -1
-        for name, value in self.headers:
-            if name == b"host":
-                hosts += 1
-            elif name == b"transfer-encoding":
-                coding = value
-                codings += 1
-            elif name == b"upgrade":
-                upgrade = value
-            elif name == b"content-length":
-                self._length = int(value)  # the parser has seen to it that these are digits that fit 64 bits
-        if hosts > 1 or (hosts == 0 and version == "1.1"):
-            self._reject(Last.HOST)
-        if codings > 1:
-            self._reject(Last.MALFORMED)
-        if not self._is_target():
-            self._reject(Last.MALFORMED)
-        if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
-            self._reject(Last.TRANSFER_CODING)
+        framing = framing_of(self.parser.get_http_version(), self.url, self.headers)
+        if isinstance(framing, Last):
+            self._reject(framing)
+        self._length = framing.length
         if self.parser.should_upgrade() and not self._should_upgrade():
-            # an HTTP/2 offer beside an ordinary request may be passed over, anything else may not
-            if upgrade is None or upgrade.lower() != b"h2c" or self._length > 0 or coding is not None:
+            if not framing.may_ignore_upgrade:
                 self._reject(Last.UPGRADE)
             self._ignored_upgrade = True
-
-    def _is_target(self) -> bool:
-        """Whether the target names a path, which CONNECT's does not."""
-        try:
-            return self.url.isascii() and httptools.parse_url(self.url).path is not None
-        except httptools.HttpParserInvalidURLError:
-            return False
 
     def _begin(self) -> None:
         """A sound head is whole: the application gets the request."""

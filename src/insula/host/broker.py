@@ -2,7 +2,8 @@
 
 One broker a service generation. A request is `{"api", "method", "parameters", "metadata"}`; the broker finds the
 operation, hands it the JSON text of the parameters, and wraps the JSON text of what it answers. An operation that answers
-at once is answered at once, on the thread that runs the guest; only one that has to wait costs an awaitable.
+at once is answered at once, on the thread that runs the guest; only one that has to wait costs an awaitable. So does a
+request above `MAX_INLINE` bytes, which is checked and read in steps, each short enough for the event loop (large.py).
 
 What the guest is told
 - API_NOT_FOUND: this server has no such API. POLICY_DENIED: it has, but this service was not granted it.
@@ -26,13 +27,15 @@ import msgspec
 
 from insula.calls import ServiceId
 from insula.errors import Code, InsulaError
-from insula.host.contract import HostError, Operation, Scope
+from insula.host.contract import HostError, LargeOperation, Operation, Scope
 from insula.host.failures import host_error
 from insula.host.iterators import next_chunk
+from insula.host.large import MAX_WHOLE, check_utf8, read_large
 
 log = logging.getLogger("insula.host")
 
 MAX_MESSAGE = 10 << 20
+MAX_INLINE = 256 << 10
 MAX_HOST_CALLS = 10_000
 #: How near a call's deadline (s) a timeout counts as that deadline: timers of a millisecond's grain fire that early.
 _NEAR = 0.01
@@ -77,6 +80,8 @@ class Broker:
         label = "?"
         try:
             self._count(scope, request)
+            if len(request) > MAX_INLINE:
+                return self._run_large(scope, request)
             try:
                 request.decode()  # all of it: what an operation passes on unread is UTF-8 as well
                 asked = _requests.decode(request)
@@ -92,10 +97,35 @@ class Broker:
             return self._success(label, answer)
         return self._later(scope, label, answer)
 
+    async def _run_large(self, scope: Scope, request: bytes) -> bytes:
+        label = "?"
+        try:
+            try:
+                await check_utf8(request)
+            except UnicodeDecodeError as error:
+                raise HostError("INVALID_PARAMETERS", f"the request is not a host API request: {error}") from None
+            await asyncio.sleep(0)
+            asked = read_large(_requests, request)
+            label = f"{asked.api}.{asked.method}"
+            operation = self._find(asked.api, asked.method)
+            if memoryview(asked.parameters).nbytes > MAX_WHOLE and not isinstance(operation, LargeOperation):
+                raise HostError("LIMIT_EXCEEDED", f"{label[:160]} takes parameters of at most {MAX_WHOLE} bytes")
+            parameters = _object(asked.parameters)
+            await asyncio.sleep(0)
+            answer = operation(scope, parameters)
+        except Exception as error:
+            told = self._failed(label, error)
+            return await self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
+        if isinstance(answer, bytes):
+            return self._success(label, answer)
+        return await self._later(scope, label, answer)
+
     def next(self, scope: Scope, request: bytes) -> bytes | Awaitable[bytes]:
         """Gives the next chunk of an iterator of this call."""
         try:
             self._count(scope, request)
+            if len(request) > MAX_INLINE:
+                raise HostError("INVALID_PARAMETERS", f"an iterator request has at most {MAX_INLINE} bytes")
             try:
                 asked = _nexts.decode(request)
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -24,9 +24,9 @@ from typing import Any
 import msgspec
 
 from insula.calls import Call, Headers, Reply, ServiceId
-from insula.host.contract import HostError, Operation, Scope
+from insula.host.contract import HostError, LargeOperation, Operation, Scope
+from insula.host.large import read_large
 from insula.host.options import no_options
-from insula.host.parameters import read
 from insula.host.services import HostServices
 from insula.plans import Plan
 
@@ -60,10 +60,10 @@ class CallCapability:
 
     def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
         no_options(self.name, options)
-        return {"invoke": self._invoke}
+        return {"invoke": LargeOperation(self._invoke)}
 
     def _invoke(self, scope: Scope, parameters: bytes) -> Awaitable[bytes]:
-        return self._invoked(scope, read(_invokes, parameters))
+        return self._invoked(scope, read_large(_invokes, parameters))
 
     async def _invoked(self, scope: Scope, asked: _Invoke) -> bytes:
         plan = self._find(asked.service, asked.method)

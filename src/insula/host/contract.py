@@ -34,6 +34,19 @@ class Scope(msgspec.Struct, eq=False):
 Operation: TypeAlias = Callable[[Scope, bytes], "bytes | Awaitable[bytes]"]
 
 
+class LargeOperation:
+    """An operation that takes parameters above `large.MAX_WHOLE` bytes, in which then one value is not known to be JSON: it
+    reads them by `large.read_large`. Others are never given so many."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Operation) -> None:
+        self._function = function
+
+    def __call__(self, scope: Scope, parameters: bytes) -> bytes | Awaitable[bytes]:
+        return self._function(scope, parameters)
+
+
 class HostError(Exception):
     """What the guest reads as `{"success": false, "error": {code, message}}`. `code` is one of the host API's codes:
     API_NOT_FOUND, METHOD_NOT_FOUND, INVALID_PARAMETERS, POLICY_DENIED, RESPONSE_TOO_LARGE, ITERATOR_NOT_FOUND,

@@ -35,9 +35,12 @@ _ESCAPES = {
 } | {ord("\n"): "\\n", ord("\r"): "\\r", ord("\t"): "\\t"}
 
 
-def plain(text: str) -> str:
-    """The text on one line, without anything that a terminal would act on, and of bounded length."""
-    cut = len(text) - MAX_TEXT
+def plain(text: str | bytes, more: int = 0) -> str:
+    """The text on one line, without anything that a terminal would act on, and of bounded length. `more` characters were
+    left out behind it."""
+    if isinstance(text, bytes):
+        text = text.decode(errors="backslashreplace")
+    cut = len(text) + more - MAX_TEXT
     if cut > 0:
         text = text[:MAX_TEXT]
     if not text.isprintable():
@@ -56,27 +59,34 @@ class GuestLog:
         self._lock = threading.Lock()
         self._tokens = BURST
         self._at = now()
+        self._closed_until = 0.0  # no line gets through before
         self._unreported = 0
 
-    def write(self, level: int, text: str, extra: Mapping[str, Any] | None = None) -> None:
-        """One line, or nothing where there were too many."""
+    def write(self, level: int, text: str | bytes, extra: Mapping[str, Any] | None = None, *, more: int = 0) -> None:
+        """One line, or nothing where there were too many. `more` characters of it were left out by the caller. Bytes are
+        text as a guest has it; those that are no UTF-8 are written as escapes. A line that is dropped is not looked at."""
         with self._lock:
             now = self._now()
-            self._tokens = min(BURST, self._tokens + (now - self._at) * RATE)
-            self._at = now
-            passes = self._tokens >= 1
+            passes = now >= self._closed_until
+            if passes:
+                self._tokens = min(BURST, self._tokens + (now - self._at) * RATE)
+                self._at = now
+                passes = self._tokens >= 1
             if passes:
                 self._tokens -= 1
                 missed, self._unreported = self._unreported, 0
             else:
+                self._closed_until = self._at + (1 - self._tokens) / RATE
                 self.dropped += 1
                 self._unreported += 1
-                missed = self._unreported
+                if self._unreported > 1:
+                    return
+                missed = 1
         if passes:
             if missed:
                 self._logger.warning("%d lines of this service were dropped", missed)
-            self._logger.log(level, "%s", plain(text), extra={"service": self._service, **(extra or {})})
-        elif missed == 1:
+            self._logger.log(level, "%s", plain(text, more), extra={"service": self._service, **(extra or {})})
+        else:
             self._logger.warning("this service writes more than %d lines a second; lines are dropped", int(RATE))
 
 

@@ -15,6 +15,6 @@ def line_writer(log: GuestLog) -> Callable[[int, bytes], None]:
     """What WASI calls with the file descriptor (1 or 2) and the bytes of a line; safe from any thread."""
 
     def write(fd: int, line: bytes) -> None:
-        log.write(logging.WARNING if fd == _STDERR else logging.INFO, line.decode(errors="backslashreplace"))
+        log.write(logging.WARNING if fd == _STDERR else logging.INFO, line)
 
     return write

@@ -169,13 +169,13 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(ge=0, le=3_600_000, description="Time for the calls of a service that is replaced or undeployed to end."),
     ] = 30_000
     worker_threads: Annotated[
-        int, Meta(ge=0, le=1024, description="Threads that run guests; 0: one for each core, at least 4.")
+        int, Meta(ge=0, le=1024, description="Threads that run guests; 0: one more than there are cores, at least 4.")
     ] = 0
 
     @property
     def threads(self) -> int:
         """`worker_threads`, with 0 made into a number."""
-        return self.worker_threads or max(4, os.cpu_count() or 1)
+        return self.worker_threads or max(4, (os.cpu_count() or 1) + 1)
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True):

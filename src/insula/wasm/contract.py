@@ -93,7 +93,11 @@ HostFunction: TypeAlias = Callable[[Any, bytes], "bytes | Awaitable[bytes]"]
 class HostImport:
     """One function that a guest may import: `take` copies the request out of the guest, `function` answers it, `give`
     writes the answer back (it may call helper exports) and returns the import's results. Where `take` gives None the
-    request cannot be read: nothing is called, and every result is zero."""
+    request cannot be read: nothing is called, and every result is zero.
+
+    `place`, where there is one, is another spelling of `give`: the helper export that makes room for so many bytes (1 at
+    least), and a function that writes the answer to the pointer it gave. An engine that knows it lets the guest take its
+    time in that export, as in any other."""
 
     module: str
     name: str
@@ -101,6 +105,7 @@ class HostImport:
     take: Callable[[Guest, tuple[int, ...]], bytes | None]
     function: HostFunction
     give: Callable[[Guest, bytes], tuple[int, ...]]
+    place: tuple[str, Callable[[Guest, bytes, int], tuple[int, ...]]] | None = None
 
 
 class Exchange(Protocol):

@@ -9,8 +9,9 @@ Policy
   function, one that has to wait is refused.
 - A helper export holds the thread that called it. In a worker it may, until the deadline. On the event loop one that is
   not done within a slice or two makes its method slow and is stopped (`OverranError`): the call is begun anew in a worker,
-  or, where the guest had answered already, its instance is given up. Under a host function neither is possible; there it
-  gets `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs.
+  or, where the guest had answered already, its instance is given up. The one that makes room for the answer of a host
+  function runs on a fiber upon the guest's (`HostImport.place`), and goes on in a worker like the guest itself. Any other
+  under a host function gets `INLINE_CPU` seconds of processor time, which no allocator in its right mind needs.
 - A guest that fails after a growth of its memory was refused in the same call failed for want of memory: `shortage` is the
   refusal. The module itself notes the growth (rewrite.py). `leased`: its limit stands below its own at present, since the
   memory of all guests is scarce; then that is the reason.
@@ -62,6 +63,7 @@ class LiveInstance(Cell):
             "_due",
             "_entered_with",
             "_epoch",
+            "_giving",
             "_lease",
             "_memory_of_all",
             "_tenant",
@@ -83,12 +85,12 @@ class LiveInstance(Cell):
         self.stopped = False
         self.touched = False
         self.inline = True
-        self.leased = False
         self.deadline = 0.0
         self.pace: Pace | None = None
         self.scope: Any = None
         self.wait: float | Awaitable[Any] | None = None
         self._binding: HostImport | Nap
+        self._giving = b""
         self._blueprint = blueprint
         self.limit = blueprint.limits.output_bytes
         self._entered_with = 0
@@ -240,10 +242,10 @@ class LiveInstance(Cell):
                 return (0,) * len(host.signature.results)
             answer = host.function(self.scope, request)
             if isinstance(answer, bytes):
-                return self._given(host, answer)
+                return self._give(host, answer)
             if type(answer) is not CoroutineType and not inspect.isawaitable(answer):
                 raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
-            if self.depth > 1 or not self.yields:
+            if self.depth > 1 or not self.yields or self.placing:
                 discard(answer)
                 raise GuestError(f"a helper export of the guest calls {host.module}.{host.name}, which has to wait")
             self.wait = answer
@@ -262,25 +264,40 @@ class LiveInstance(Cell):
         answer = self._wasi.call(name, args)
         if isinstance(answer, int):
             return (answer,)
-        if answer.seconds == 0:
-            return (answer.wake(),)
-        if self.depth or not self.yields:
-            raise GuestError("a helper export of the guest, such as its allocate, sleeps")
-        self.wait = answer.seconds
+        if self.depth or not self.yields or self.placing:
+            return (self._wake_here(answer),)
+        self.wait = float(answer.seconds)
         self._binding = answer
         return None
+
+    def _wake_here(self, answer: int | Nap) -> int:
+        """Naps of no time, one after the other, where the guest cannot be suspended."""
+        while isinstance(answer, Nap):
+            if answer.seconds:
+                raise GuestError("a helper export of the guest, such as its allocate, sleeps")
+            self.overrun()
+            answer = answer.wake()
+        return answer
 
     def resume_with(self, outcome: Callable[[], bytes]) -> None:
         """The outcome of what the guest waits for: `outcome` gives the answer of a host function or raises its error."""
         self.wait = None
         self.outcome = outcome
 
-    def answered(self) -> tuple[int, ...]:
+    def answered(self) -> tuple[int, ...] | None:
+        if self.placing:
+            return self._go_on_giving()
         host, outcome = self._binding, self.outcome
         self.outcome = None
         assert outcome is not None
         if isinstance(host, Nap):
-            return (host.wake(),)
+            awake = host.wake()
+            if isinstance(awake, int):
+                return (awake,)
+            if self.stopped:
+                raise StoppedError
+            self.wait, self._binding = float(awake.seconds), awake
+            return None
         answer = outcome()
         if self.stopped:
             raise StoppedError
@@ -288,11 +305,34 @@ class LiveInstance(Cell):
             raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
         self.depth += 1
         try:
-            return self._given(host, answer)
+            return self._give(host, answer)
         finally:
             self.depth -= 1
             if self._due:
                 self._come_due()
+
+    def _give(self, host: HostImport, answer: bytes) -> tuple[int, ...] | None:
+        """Writes an answer into the guest; None where the helper export that makes room for it needs more time. Under one
+        that is under way already there is no more of it."""
+        if host.place is None or self.depth > 1 or not self.yields or self.placing:
+            return self._checked(host, host.give(self, answer))
+        pointer = self.place(host.place[0], max(1, len(answer)))
+        if pointer is None:
+            self._binding, self._giving = host, answer
+            return None
+        return self._checked(host, host.place[1](self, answer, pointer))
+
+    def _go_on_giving(self) -> tuple[int, ...] | None:
+        if self.stopped:
+            self.give_up_place()
+            raise StoppedError
+        pointer = self.placed()
+        if pointer is None:
+            return None
+        host, answer, self._giving = self._binding, self._giving, b""
+        assert isinstance(host, HostImport)
+        assert host.place is not None
+        return self._checked(host, host.place[1](self, answer, pointer))
 
     def _come_due(self) -> None:
         """The slice was over where the guest could not yield, under a host function: it does once it is out of that."""
@@ -301,8 +341,8 @@ class LiveInstance(Cell):
             self.epoch = -1
             self.yield_soon()
 
-    def _given(self, host: HostImport, answer: bytes) -> tuple[int, ...]:
-        results = host.give(self, answer)
+    @staticmethod
+    def _checked(host: HostImport, results: tuple[int, ...]) -> tuple[int, ...]:
         if len(results) != len(host.signature.results):
             raise TypeError(f"{host.module}.{host.name} gave {len(results)} results")
         return results

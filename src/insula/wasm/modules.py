@@ -71,8 +71,8 @@ class Code:
 
 
 class OpenModule:
-    """One user's hold on a module: what the contract calls Module. `close` is idempotent; the last one frees the code, as far
-    as no program is left that runs it."""
+    """One user's hold on a module: what the contract calls Module. `close` is idempotent; the last one frees the code,
+    unless a program is left that runs it."""
 
     def __init__(self, code: Code, unused: Callable[[Code], None]) -> None:
         self.code = code

@@ -12,7 +12,8 @@ Two ways into a guest
 
 What would kill the process, and what holds it off
 - An exception that leaves a callback: each callback catches all of them, keeps the first (`failure`) and traps the guest.
-- A fiber that is suspended while Python is on its stack: within a host function the guest is never made to yield.
+- A fiber that is suspended while Python is on its stack: within a host function the guest is never made to yield. A helper
+  export that makes room for its answer may: it is on a fiber of its own, and the guest is suspended once Python has left.
 - A signature longer than the buffers, or of other types: refused before the call.
 - A pointer into a memory that moved or ended: memories cannot move (config), and a freed cell has no view.
 """
@@ -145,7 +146,7 @@ def _is_ready(_context: int) -> bool:
 
 def _is_answered(context: int) -> bool:
     cell = _cells[context]
-    return cell.outcome is not None and cell.deliver()
+    return (cell.outcome is not None or cell.placing) and cell.deliver()
 
 
 #: Kept for ever: wasmtime has their addresses.
@@ -369,6 +370,8 @@ class Cell:
             "_memory",
             "_memory_most",
             "_out",
+            "_placed_by",
+            "_placing",
             "_pointer",
         ),
         *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
@@ -395,6 +398,8 @@ class Cell:
         self._gone = False
         self._memory_most = template.memory_bytes
         self._future = 0
+        self._placing = 0
+        self._placed_by: _Entry | None = None
         self._instance = bindings.wasmtime_instance_t()
         self._entries: dict[str, _Entry] = {}
         self._helpers: dict[str, _Entry] = {}
@@ -558,15 +563,60 @@ class Cell:
             _set_epoch_deadline(self._context, _NO_TIME)
 
     def deliver(self) -> bool:
-        """Passes on the answer that the guest waits for, now that its `outcome` is there."""
+        """Passes on the answer that the guest waits for, now that its `outcome` is there; False where it waits again."""
         assert self.reply is not None
         results, slots, trap = self.reply
-        self.reply = None
         try:
-            _put(results, slots, self.answered())
+            given = self.answered()
+            if given is None:
+                return False
+            _put(results, slots, given)
         except BaseException as error:
             trap[0] = _stop(self, error)
+        self.reply = None
         return True
+
+    # A helper export under a host function, on a fiber of its own upon the guest's: nothing of the interpreter is on either
+    # once the poll has returned, so both may be suspended.
+
+    @property
+    def placing(self) -> bool:
+        """Whether such a helper is under way."""
+        return self._placing != 0
+
+    def place(self, export: str, size: int) -> int | None:
+        """Enters a helper export with one argument, and polls once. As `placed`."""
+        entry = self._placed_by = self._helpers.get(export) or self._helper(export)
+        self.helpers += 1
+        try:
+            entry.fill(self._arguments, 0, size)
+        except struct.error:
+            raise self._wrong_count(export) from None
+        self._placing = _call_async(*entry.whole)
+        return self.placed()
+
+    def placed(self) -> int | None:
+        """Goes on with it. Its result once it is done; None before."""
+        depth, self.depth = self.depth, 0
+        done = _poll(self._placing)
+        self.depth = depth
+        if not done:
+            return None
+        future, self._placing = self._placing, 0
+        _delete_done(future)
+        out = self._out
+        if out[0] or out[1]:
+            raise self._end()
+        assert self._placed_by is not None
+        return out[3] & self._placed_by.mask
+
+    def give_up_place(self) -> None:
+        """Unwinds it where it is suspended."""
+        if self._placing:
+            future, self._placing = self._placing, 0
+            _delete_suspended(future)
+            if self._out[0] or self._out[1]:
+                self._end()
 
     def weigh(self) -> None:
         """A slice is over: raises where the guest has more memory than is left for it."""
@@ -576,8 +626,9 @@ class Cell:
         """A slice is over where the guest cannot yield: raises where it is to end."""
         raise NotImplementedError
 
-    def answered(self) -> tuple[int, ...]:
-        """The results of the host function that the guest waits for, out of its `outcome`, which is taken."""
+    def answered(self) -> tuple[int, ...] | None:
+        """The results of the host function that the guest waits for, out of its `outcome`, which is taken; None where the
+        guest has to wait again, or a helper export has to make room for them first, and is not done."""
         raise NotImplementedError
 
     def _end(self) -> BaseException:
@@ -707,6 +758,7 @@ class Cell:
             raise RuntimeError("an instance is freed from within its own host function")
         store, self._store = self._store, None
         self.lost = True
+        self.give_up_place()
         if self._future:
             future, self._future = self._future, 0
             _delete_suspended(future)

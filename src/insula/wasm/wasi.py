@@ -5,6 +5,8 @@ Policy
   `WasiOptions.write`), an empty stdin, and sleep. It has no files, no folders and no sockets: what works on those fails
   with the errno of a descriptor that is not open, and the scan for preopened folders finds none.
 - A bad pointer is the guest's errno 21 (EFAULT), never a trap of ours. Every count has a bound.
+- Nothing here takes long: one write takes a bounded number of bytes and lines (a short write, as on any stream), and
+  random bytes are filled in slices with a rest of no time in between.
 - Nothing here sleeps: a function that has to gives a `Nap`, and whoever runs the guest sees to it, and to the deadline.
 - Nothing here knows an engine: `Host` is all that it stands on, and `FUNCTIONS` is all that an engine needs to know.
 
@@ -32,12 +34,13 @@ MODULE = "wasi_snapshot_preview1"
 
 SUCCESS, BADF, FAULT, INVAL, NOTSUP, SPIPE = 0, 8, 21, 28, 58, 70
 
-#: Bounds: buffers of one call, subscriptions of one poll, bytes taken of one write, random bytes of one call, bytes of a
-#: line of output (a longer one is cut into several).
+#: Bounds: buffers of one call, subscriptions of one poll, bytes and lines taken of one write, random bytes of one slice,
+#: bytes of a line of output (a longer one is cut into several).
 MAX_BUFFERS = 1024
 MAX_SUBSCRIPTIONS = 1024
 MAX_WRITE = 64 << 10
-MAX_RANDOM = 1 << 20
+MAX_LINES = 64
+RANDOM_SLICE = 256 << 10
 MAX_LINE = 8 << 10
 
 _CHARACTER_DEVICE = 2
@@ -60,10 +63,11 @@ class Host(Protocol):
 
 
 class Nap(NamedTuple):
-    """A sleep that a function asks for before it can answer: `wake` gives its errno, `seconds` from now."""
+    """A sleep that a function asks for before it can answer: `wake` gives its errno, or the next nap, `seconds` from now.
+    One of no seconds lets others have their turn: where the guest cannot sleep, `wake` may follow at once."""
 
     seconds: float
-    wake: Callable[[], int]
+    wake: Callable[[], int | Nap]
 
 
 def _signatures() -> dict[str, Signature]:
@@ -92,7 +96,7 @@ def _signatures() -> dict[str, Signature]:
 FUNCTIONS: Mapping[str, Signature] = _signatures()
 
 #: The functions that may ask for a nap.
-NAPPING = frozenset({"poll_oneoff"})
+NAPPING = frozenset({"poll_oneoff", "random_get"})
 
 #: Those that need a descriptor of a kind which there is none of: the errno that each gives, whatever it is passed.
 _REFUSED = {
@@ -191,11 +195,17 @@ class Wasi:
         self._host.write(result, struct.pack("<Q", _now(clock)))
         return SUCCESS
 
-    def random_get(self, buffer: int, size: int) -> int:
-        if size > MAX_RANDOM:
-            return INVAL
-        self._host.write(buffer, os.urandom(size))
-        return SUCCESS
+    def random_get(self, buffer: int, size: int) -> int | Nap:
+        if size <= RANDOM_SLICE:
+            self._host.write(buffer, os.urandom(size))
+            return SUCCESS
+        self._host.peek(buffer + size, 0)  # all of it is there before any is filled
+
+        def go_on() -> int | Nap:
+            return self.random_get(buffer + RANDOM_SLICE, size - RANDOM_SLICE)
+
+        self._host.write(buffer, os.urandom(RANDOM_SLICE))
+        return Nap(0, go_on)
 
     def sched_yield(self) -> int:
         return SUCCESS
@@ -235,7 +245,8 @@ class Wasi:
             except OutOfBoundsError:
                 return FAULT
 
-        return Nap(max(0, first - time.monotonic_ns()) / 1e9, wake)
+        delay = first - time.monotonic_ns()
+        return Nap(delay / 1e9, wake) if delay > 0 else wake()
 
     def _put_events(self, ready: list[bytes], clocks: list[tuple[int, int]], now: int, events: int, result: int) -> int:
         ready += [_event(userdata, _CLOCK) for end, userdata in clocks if end <= now]
@@ -266,6 +277,11 @@ class Wasi:
             taken += self._host.peek(pointer, take)
             if take < size:
                 break  # a short write, as on any stream: the guest writes the rest by the next call
+        if taken.count(b"\n") > MAX_LINES:
+            end = 0
+            for _ in range(MAX_LINES):
+                end = taken.index(b"\n", end) + 1
+            del taken[end:]
         self._put_u32(result, len(taken))
         self._print(fd, taken)
         return SUCCESS

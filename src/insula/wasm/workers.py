@@ -5,17 +5,14 @@ jobs that may run take turns. So a program whose guests burn all the time that t
 places of those that wait are shared out as well (shares.py).
 
 The event loop alone counts and hands out, so there is no lock; a job that is over says so there (`done`). The threads
-are daemons: one that cannot be stopped must not keep the process alive. They have a lower priority than the event loop,
-where the system knows priorities of threads. What dead instances leave is given back by a thread of its own, which no
-guest can hold.
+are daemons: one that cannot be stopped must not keep the process alive. What dead instances leave is given back by a thread
+of its own, which no guest can hold.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import queue
-import sys
 import threading
 import time
 from collections import OrderedDict, deque
@@ -25,9 +22,6 @@ from insula.errors import LimitError
 from insula.shares import Shares
 
 log = logging.getLogger("insula.wasm")
-
-#: How much less than the event loop the guests' threads weigh for the scheduler of the system (nice).
-_NICE = 5
 
 
 class Lane:
@@ -56,8 +50,8 @@ class Workers:
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._untidy: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # All at once, here: on a busy machine the start of a thread takes milliseconds, and the loop would wait for it.
-        self._threads = [self._start(self._work, f"insula-guest-{n + 1}") for n in range(threads)]
-        self._threads.append(self._start(self._tidy, "insula-tidy"))
+        self._threads = [_start(self._jobs, f"insula-guest-{n + 1}") for n in range(threads)]
+        self._threads.append(_start(self._untidy, "insula-tidy"))
 
     def check_room(self, lane: Lane) -> None:
         """LimitError where as many jobs of the lane wait as may."""
@@ -128,18 +122,11 @@ class Workers:
             self._jobs.put(job)
         self.crowded = self.busy > self._running
 
-    @staticmethod
-    def _start(run: Callable[[], None], name: str) -> threading.Thread:
-        thread = threading.Thread(target=run, name=name, daemon=True)
-        thread.start()
-        return thread
 
-    def _work(self) -> None:
-        _step_back()
-        _run(self._jobs)
-
-    def _tidy(self) -> None:
-        _run(self._untidy)
+def _start(jobs: queue.SimpleQueue[Callable[[], None] | None], name: str) -> threading.Thread:
+    thread = threading.Thread(target=_run, args=(jobs,), name=name, daemon=True)
+    thread.start()
+    return thread
 
 
 def _run(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
@@ -149,12 +136,3 @@ def _run(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:
         except BaseException:
             log.exception("a job of a guest thread failed")
         del job  # nothing is kept alive while the thread waits for the next
-
-
-def _step_back() -> None:
-    """Gives this thread less weight than the event loop's. Only Linux has a priority for each thread."""
-    if sys.platform == "linux":
-        try:
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), os.getpriority(os.PRIO_PROCESS, 0) + _NICE)
-        except OSError as error:
-            log.debug("the threads of guests have the priority of the event loop: %s", error)

@@ -237,7 +237,7 @@ class ThreadInstance:
                 if host is not None:
                     return self._serve(host, unsigned, zeros)
                 errno = self._wasi.call(name, unsigned)
-                if isinstance(errno, Nap):
+                while isinstance(errno, Nap):
                     self._check_wait(name, 0, answered=errno.seconds == 0)
                     self.line.sleep(errno.seconds)
                     errno = errno.wake()

@@ -1,0 +1,61 @@
+"""Where a message ends and what becomes of its connection, by its head: whatever two readers may understand in two ways is
+refused. The parser has refused the rest: malformed lines, lengths that are no numbers, a length beside a coding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import httptools
+
+from insula.edge.last_words import Last
+
+#: What a trailer may not say: how the message is framed, where it goes, what the connection becomes.
+NOT_IN_TRAILERS = frozenset(
+    (
+        *(b"connection", b"content-encoding", b"content-length", b"expect", b"host", b"keep-alive"),
+        *(b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+    )
+)
+
+
+class Framing(NamedTuple):
+    """`length` of the body, -1 where the head does not tell it; whether the offer of another protocol may be passed over:
+    HTTP/2's beside an ordinary request may, anything else may not."""
+
+    length: int
+    may_ignore_upgrade: bool
+
+
+def framing_of(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> Framing | Last:
+    """What follows from a head with lower-case names, or how it is refused."""
+    if version not in ("1.1", "1.0"):
+        return Last.VERSION
+    hosts = codings = 0
+    coding = upgrade = None
+    length = -1
+    for name, value in headers:
+        if name == b"host":
+            hosts += 1
+        elif name == b"transfer-encoding":
+            coding = value
+            codings += 1
+        elif name == b"upgrade":
+            upgrade = value
+        elif name == b"content-length":
+            length = int(value)  # the parser has seen to it that these are digits that fit 64 bits
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        return Last.HOST
+    if codings > 1 or not _is_target(target):
+        return Last.MALFORMED
+    if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
+        return Last.TRANSFER_CODING
+    return Framing(length, upgrade is not None and upgrade.lower() == b"h2c" and length <= 0 and coding is None)
+
+
+def _is_target(target: bytes) -> bool:
+    """Whether the target names a path, which CONNECT's does not."""
+    try:
+        return target.isascii() and httptools.parse_url(target).path is not None
+    except httptools.HttpParserInvalidURLError:
+        return False

@@ -1,0 +1,62 @@
+"""Large requests go to their handlers one after another, a bounded number of bytes in one turn of the loop.
+
+A body of a megabyte takes its handler a millisecond and more on the loop. Thirty that are whole in the same turn would hold
+it for all of their time together, so the rest waits for the next turns, and what else is there to do comes in between. The
+services take their turns in rotation: who sends many waits for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+#: Bytes of large bodies that are handed over in one turn, unless one alone has more.
+BUDGET = 262_144
+
+
+class Turns:
+    """Lives on one event loop."""
+
+    def __init__(self, budget: int = BUDGET) -> None:
+        self._budget = budget
+        self._spent = 0  # in this turn
+        self._armed = False
+        self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}  # whose turn it is stands first
+
+    def enter(self, tenant: str, size: int) -> asyncio.Future[None] | None:
+        """None where a body of this size may be handed over at once, else what is done when it may. A cancelled wait takes
+        nobody's turn."""
+        wait = None
+        if self._waiting or not self._fits(size):
+            wait = asyncio.get_running_loop().create_future()
+            self._waiting.setdefault(tenant, deque()).append((size, wait))
+        else:
+            self._spent += size
+        self._arm()
+        return wait
+
+    def _fits(self, size: int) -> bool:
+        return not self._spent or self._spent + size <= self._budget
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """Another turn has begun."""
+        self._armed, self._spent = False, 0
+        while self._waiting:
+            tenant, bodies = next(iter(self._waiting.items()))
+            size, wait = bodies[0]
+            if not wait.done():
+                if not self._fits(size):
+                    break
+                self._spent += size
+                wait.set_result(None)
+            bodies.popleft()
+            del self._waiting[tenant]
+            if bodies:
+                self._waiting[tenant] = bodies
+        if self._spent or self._waiting:
+            self._arm()

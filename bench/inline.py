@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio import Future
 from typing import Any
 
 import uvloop
@@ -27,9 +26,11 @@ from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route
 from insula.plans import Plan, Policy
-from insula.schema.bounds import Bounds
+from insula.schema.bounds import DEFAULT_BOUNDS
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import Elsewhere, JsonCodecs
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs
+from insula.transcoding.store import MessageStore
 
 IDL = """
 @okra(namespace: "examples", version: "v1")
@@ -53,23 +54,16 @@ class Constant:
         return refusal(head, error)
 
 
-def elsewhere(_method: str) -> tuple[Elsewhere, Elsewhere]:
-    """Where large bodies are worked on: there are none."""
-
-    def large(_body: bytes, _deadline: float) -> Future[bytes]:
-        raise NotImplementedError
-
-    return large, large
-
-
 def table(handler: str) -> RouteTable:
     """The greeter's path."""
     if handler == "constant":
         route = Route(Constant(), "/examples.Greeter/greet", frozenset(("POST",)), max_body=1 << 20)
         return RouteTable([(b"/examples.Greeter/greet", route)])
     reply = Reply(BODY)
-    codec = JsonCodecs(parse_idl(IDL), Bounds(), elsewhere).of("greet")
+    schema = parse_idl(IDL)
     service = ServiceId("examples", "Greeter", "v1")
+    codecs = Codecs(CodecProcesses(), MessageStore()).of(str(service), "digest", schema, DEFAULT_BOUNDS)
+    codec = codecs.json(schema.service.methods[0])
 
     def binary() -> Any:
         raise NotImplementedError

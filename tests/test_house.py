@@ -25,13 +25,13 @@ KNOWS: dict[str, set[str]] = {
     "settings": set(),
     "logs": {"settings"},
     "schema": set(),
-    "codecs": {"schema"},
+    "transcoding": {"schema"},
     "storage": set(),
     "wasm": set(),
     "abi": {"wasm"},
     "packages": {"schema"},
     "host": {"wasm", "storage", "packages"},
-    "services": {"abi", "codecs", "wasm", "host", "packages", "schema"},
+    "services": {"abi", "transcoding", "wasm", "host", "packages", "schema"},
     "deployments": {"packages", "services", "storage"},
     "edge": {"settings"},
     "gateways": {"edge", "schema"},
@@ -40,8 +40,8 @@ KNOWS: dict[str, set[str]] = {
     "garbage": set(),
     "cli": {"build", "packages", "settings", "logs", "server", "garbage"},
     "assembly": {
-        "abi", "api", "codecs", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings", "storage",
-        "wasm",
+        "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings",
+        "storage", "transcoding", "wasm",
     },
     "examples": set(),
     "server": {"assembly", "deployments", "edge", "examples", "logs", "settings"},
@@ -134,7 +134,7 @@ def test_every_module_says_what_it_is() -> None:
 
 def test_no_dead_modules() -> None:
     """Every module is imported by another, or is a door that something outside the package knows."""
-    doors = {"insula", "insula.__main__", "insula.cli.main", "insula.wasm.compile", "insula.codecs.child"}
+    doors = {"insula", "insula.__main__", "insula.cli.main", "insula.wasm.compile", "insula.transcoding.child"}
     imported = {name for path in FILES for name in imports(path)}
     for path in FILES:
         name = "insula." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)

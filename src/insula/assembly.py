@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 import insula
 from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
 from insula.background import told
 from insula.deployments.attempts import Attempts
-from insula.codecs.processes import CodecProcesses
-from insula.codecs.service import Codecs
-from insula.codecs.store import MessageStore
 from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
@@ -54,6 +53,9 @@ from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.folder import DataFolder
 from insula.storage.state import StateRepository
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs
+from insula.transcoding.store import MessageStore
 from insula.wasm.engine import NativeEngine
 
 
@@ -142,6 +144,10 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             codecs=Codecs(processes, MessageStore()),
             max_body=limits.body_bytes,
             max_values=limits.body_values,
+            overrides={
+                name: {key: value for key, value in msgspec.structs.asdict(own).items() if value is not None}
+                for name, own in limits.services.items()
+            },
             max_memory=settings.packages.max_memory_mb << 20,
             guest_memory=memory.most,
             max_timeout=limits.request_timeout_ms / 1000,

@@ -42,7 +42,8 @@ class Plan:
     """One method of one deployed generation.
 
     `timeout` in seconds is the longest that a call may take; a client may ask for less. `max_body` in bytes is what may
-    come in, after inflation. `json` gives the codec of its JSON, `binary` that of its protobuf, `entrance` the way into the service: a plain function, called on the event loop.
+    come in, after inflation. `json` gives the codec of its JSON, `binary` that of its protobuf, `entrance` the way into the
+    service: a plain function, called on the event loop.
     """
 
     service: ServiceId

@@ -15,9 +15,6 @@ import pytest
 import uvloop
 
 from insula.calls import Call, Headers, Pending, Reply, ServiceId
-from insula.codecs.processes import CodecProcesses
-from insula.codecs.service import Codecs
-from insula.codecs.store import MessageStore
 from insula.edge.admission import Identified
 from insula.edge.app import Application
 from insula.edge.lane import Lane
@@ -28,9 +25,12 @@ from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route
 from insula.plans import Plan
-from insula.schema.idl import parse_idl
 from insula.schema.bounds import Bounds
+from insula.schema.idl import parse_idl
 from insula.schema.policy import is_read_only, policy_of
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs
+from insula.transcoding.store import MessageStore
 
 IDL = """
 @okra(namespace: "shop", version: "v1")
@@ -45,7 +45,8 @@ type Thing { name: String! count: Int size: Long data: Bytes tags: [String!] }
 """
 SCHEMA = parse_idl(IDL)
 MAX_BODY = 100_000
-BOUNDS = Bounds(MAX_BODY, 4 << 20)
+MAX_VALUES = 30_000
+BOUNDS = Bounds(MAX_BODY, 1 << 20, MAX_VALUES)
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:

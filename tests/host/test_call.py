@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from functools import partial
 from typing import Any
 
 import pytest
 
 from insula.calls import Call, Pending, Principal, Reply, ServiceId
-from insula.codecs.processes import CodecProcesses
-from insula.codecs.service import Codecs
-from insula.codecs.store import MessageStore
 from insula.errors import CallerError, Code, InsulaError
 from insula.host.call import CallCapability, inherited
 from insula.host.failures import HOST_CODES, host_error
 from insula.plans import Codec, Plan, Policy
+from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
 from insula.schema.idl import parse_idl
-from insula.schema.bounds import Bounds
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs
+from insula.transcoding.store import MessageStore
 from tests.host.conftest import Host, scope
 
 SCHEMA = parse_idl(
@@ -38,10 +39,17 @@ def no_binary() -> Codec:
 class Stock:
     """A service that keeps what it is called with."""
 
-    def __init__(self, policy: Policy = OPEN, timeout: float = 3.0, max_body: int = 1000) -> None:
+    def __init__(
+        self,
+        policy: Policy = OPEN,
+        timeout: float = 3.0,
+        max_body: int = 1000,
+        bounds: Bounds = DEFAULT_BOUNDS,
+        processes: CodecProcesses | None = None,
+    ) -> None:
         self.calls: list[Call] = []
         self.answer: Reply | Pending | Exception = Reply(b'{"name":"nail"}', (("x-a", "1"),))
-        codecs = Codecs(CodecProcesses(), MessageStore()).of(str(STOCK), "digest", SCHEMA, Bounds())
+        codecs = Codecs(processes or CodecProcesses(), MessageStore()).of(str(STOCK), "digest", SCHEMA, bounds)
         self.plans = {
             method.name: Plan(
                 STOCK,
@@ -146,6 +154,31 @@ async def test_refused_before_the_callee_is_called(parameters: dict[str, Any], c
     stock = Stock()
     assert await stock.host().ask("okra.call", "invoke", parameters) == code
     assert not stock.calls
+
+
+async def test_values_and_sizes_are_bounded_both_ways() -> None:
+    many = {"name": "x", "more": [0] * 100}
+    stock = Stock(bounds=Bounds(output_bytes=500, values=50))
+    assert await stock.host().ask("okra.call", "invoke", invoke(input=many)) == "LIMIT_EXCEEDED"
+    assert not stock.calls
+    for answer in (json.dumps(many).encode(), b'{"name":"%b"}' % (b"x" * 500)):
+        stock.answer = Reply(answer)
+        assert await stock.host().ask("okra.call", "invoke", invoke()) == "LIMIT_EXCEEDED"
+
+
+async def test_a_large_input_and_output_are_read_and_written_elsewhere() -> None:
+    processes = CodecProcesses(at_once=1)
+    try:
+        large = {"name": "x" * 300_000}
+        stock = Stock(max_body=1 << 20, processes=processes)
+        stock.answer = Reply(json.dumps(large).encode())
+        assert await stock.host().ask("okra.call", "invoke", invoke(input=large)) == large
+        assert json.loads(stock.calls[0].payload) == large
+        asking = asyncio.ensure_future(stock.host(within=0.0).ask("okra.call", "invoke", invoke(input=large)))
+        assert await asking == "TIMEOUT"
+        assert len(stock.calls) == 1
+    finally:
+        await processes.close()
 
 
 async def test_an_answer_of_the_wrong_shape() -> None:

@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from protobuf import Message, Registry
 
-from insula.errors import CallerError, Code, GuestError, InsulaError, LimitError
+from insula.errors import CallerError, Code, GuestError, InsulaError
 from insula.schema.binary_codec import compile_binary, read_registry
 from insula.schema.binary_count import FieldCount
-from insula.schema.bounds import Bounds
+from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
 from insula.schema.descriptors import input_message, output_message, to_descriptor_set
-from insula.schema.idl import parse_idl
 from insula.schema.json_codec import WholeCodec, compile_all, compile_json
 from insula.schema.model import Method, Schema
 from tests.schema.strategies import same, schemas, values
@@ -30,7 +29,7 @@ def codec(name: str, schema: Schema = SCHEMA) -> Any:
     return compiled(schema, method)
 
 
-def compiled(schema: Schema, method: Method, bounds: Bounds = Bounds()) -> WholeCodec:
+def compiled(schema: Schema, method: Method, bounds: Bounds = DEFAULT_BOUNDS) -> WholeCodec:
     json_codec = compile_json(schema, method, bounds)
     return compile_binary(registry(schema), schema, method, json_codec, bounds, FieldCount(schema))
 

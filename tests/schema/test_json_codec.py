@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from insula.errors import CallerError, Code, GuestError, InsulaError, PackageError
-from insula.schema.idl import parse_idl
 from insula.schema.bounds import Bounds
+from insula.schema.idl import parse_idl
 from insula.schema.json_codec import SMALL, Elsewhere, JsonCodecs, WholeCodec, compile_all, compile_json
 from insula.schema.model import Schema
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.schema.json_text import MAX_DEPTH, bad_utf8, count_values, marks_of, most_values, too_deep
+from insula.schema.json_text import (
+    MAX_DEPTH,
+    bad_utf8,
+    count_values,
+    exceeds,
+    long_numbers,
+    marks_of,
+    most_values,
+    too_deep,
+)
 
 
 def nested(levels: int) -> bytes:
@@ -63,6 +72,8 @@ def test_values_are_counted_outside_of_strings(value: object, separators: tuple[
         text = text.replace(b"[]", b"[ ]").replace(b"{}", b"{\n}" if b'"' not in text else b"{}")
     marks = marks_of(text)
     assert count_values(text, marks) == count(value)
+    assert exceeds(text, marks, count(value) - 1)
+    assert not exceeds(text, marks, count(value))
     assert count(value) <= most_values(marks) <= most_values(text)
 
 
@@ -71,6 +82,11 @@ def test_depth_is_not_looked_for_longer_than_it_may_take() -> None:
     assert too_deep(marks_of(text)) is False
     assert too_deep(marks_of(text), 10_000) is None
     assert too_deep(marks_of(nested(MAX_DEPTH + 1)), 100_000) is True
+
+
+def test_numbers_that_take_the_decoder_long() -> None:
+    assert long_numbers(b'[1e5, 2E+9, 3.25e-10, -1e300, 12, true, "e"]') == 4
+    assert long_numbers(b"[1%b, 0.%b1, 1234567890]" % (b"0" * 50, b"0" * 50)) == 2
 
 
 def test_the_place_of_what_is_not_utf8() -> None:

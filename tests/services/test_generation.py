@@ -15,9 +15,6 @@ import pytest
 
 from insula.abi.okra import OkraAbi
 from insula.calls import Call, Principal, Reply, ServiceId
-from insula.codecs.processes import CodecProcesses
-from insula.codecs.service import Codecs
-from insula.codecs.store import MessageStore
 from insula.errors import CallerError, Code, DeadlineError, GuestError, PackageError, UnavailableError
 from insula.host import catalogue
 from insula.host.grants import Grants
@@ -29,6 +26,9 @@ from insula.schema.idl import parse_idl
 from insula.services.generation import Generation, Workshop, stage
 from insula.services.registry import Registry
 from insula.services.state import State
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs
+from insula.transcoding.store import MessageStore
 from insula.wasm.engine import NativeEngine
 from tests.guests import build_c, digest, wat
 
@@ -147,7 +147,9 @@ class TestStage:
         echo = plans["echo"]
         assert (echo.timeout, echo.doc) == (1.5, "Says it back.")
         assert echo.json().read_input(b"{}", 1e9) == b'{"text":""}'
-        assert await echo.binary().read_input(b"\x0a\x02hi", 1e9) == b'{"text":"hi"}'
+        made = echo.binary().read_input(b"\x0a\x02hi", 1e9)
+        assert isinstance(made, asyncio.Future)
+        assert await made == b'{"text":"hi"}'
         answer = echo.entrance()(Call(generation.id, "echo", b'{"text":"hi"}', time.monotonic() + 10))
         assert isinstance(answer, Reply)
         assert answer.payload == b'{"text":"hi"}'

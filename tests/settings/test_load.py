@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.errors import ConfigurationError
+from insula.packages.package import LIMIT_BOUNDS, ServiceLimits
 from insula.settings import Secret, Settings, load
 from insula.settings.layers import dotenv_layer
 from insula.settings.load import real_keys
+from insula.settings.sections import ServiceLimitSettings
+from insula.settings.words import meta, shown
 
 
 def written(folder: Path, toml: str = "", *, env: str | None = None) -> Path:
@@ -242,3 +245,37 @@ def test_any_misspelt_key_is_refused(
         load(flags={f"{section}.{wrong}": "hunter2"}, environ={}, cwd=tmp_path_factory.getbasetemp())
     assert f"{section}.{wrong}" in str(caught.value)
     assert "hunter2" not in str(caught.value)
+
+
+def test_the_limits_of_one_service(tmp_path: Path) -> None:
+    toml = '[limits.services."shop.Orders"]\nbody_values = 200000\nsingleton = true\n'
+    own = read(written(tmp_path, toml)).limits.services
+    assert own == {"shop.Orders": ServiceLimitSettings(body_values=200_000, singleton=True)}
+    environ = read(tmp_path, INSULA_LIMITS__SERVICES='{"a.B": {"output_mb": 8}}').limits.services
+    assert environ == {"a.B": ServiceLimitSettings(output_mb=8)}
+    assert '"body_values" = 200000' in shown(own)
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        ('"shop.Orders"]\nbody_value = 7777', "did you mean `body_values`"),
+        ('"shop.Orders"]\noutput_mb = 7777', "must be a whole number from 1 to 256"),
+        ('"shop.Orders"]\nsingleton = 7777', "must be true or false"),
+        ("Orders]\nmailbox = 7777", "does not name a service"),
+        ('"shop.Orders"]\n"limits.services" = 7777', '"shop.Orders"'),
+    ],
+)
+def test_a_wrong_limit_of_one_service_is_named(tmp_path: Path, table: str, told: str) -> None:
+    text = refusal(tmp_path, f"[limits.services.{table}")
+    assert told in text
+    assert "limits.services" in text
+    assert "7777" not in text
+
+
+def test_a_service_may_be_given_what_a_package_may_ask_for() -> None:
+    hints = get_type_hints(ServiceLimitSettings, include_extras=True)
+    for key, (least, most) in LIMIT_BOUNDS.items():
+        bounds = meta(get_args(hints[key])[0])
+        assert (bounds.ge, bounds.le) == (least, most)
+    assert {*ServiceLimits.__struct_fields__, "body_bytes", "body_values"} == {*ServiceLimitSettings.__struct_fields__}

@@ -150,8 +150,15 @@ class Unary:
         """A GET has its body, and what that is, in its query."""
 
         def answer(head: Head, _: bytes) -> Answer:
-            proto, body = read_query(head.query, self._plan.max_body)
-            return self._of_post(asked, proto, _HEADERS[True, proto])(head, body)
+            query = read_query(head.query)
+            most = self._plan.max_body
+
+            def ask(message: bytes) -> Answer:
+                return self._of_post(asked, query.proto, _HEADERS[True, query.proto])(head, message)
+
+            if query.slow:
+                return _later(asyncio.ensure_future(asyncio.to_thread(query.inflated, most)), ask)
+            return ask(query.inflated(most))
 
         return answer
 

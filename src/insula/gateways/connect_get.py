@@ -22,10 +22,22 @@ _KNOWN = frozenset((b"connect", b"encoding", b"message", b"base64", b"compressio
 
 
 class Query(NamedTuple):
-    """A message that came in a query: `proto` says in which codec, `message` has neither base64 nor compression on it."""
+    """A message that came in a query: `proto` says in which codec. `message` has no base64 on it; `codings` are to undo."""
 
     proto: bool
     message: bytes
+    codings: list[bytes]
+
+    @property
+    def slow(self) -> bool:
+        """Whether inflating it may take long: brotli fills a window of up to 16 MiB before it gives a first byte."""
+        return b"br" in self.codings
+
+    def inflated(self, limit: int) -> bytes:
+        """The message without its codings, at most `limit` bytes."""
+        if not self.codings or not self.message:
+            return self.message
+        return inflate(self.codings, self.message, min(limit, MAX_INFLATED))
 
 
 def _pairs(query: bytes) -> dict[bytes, bytes]:
@@ -55,8 +67,8 @@ def _from_base64(text: bytes) -> bytes:
         ) from None
 
 
-def read_query(query: bytes, limit: int) -> Query:
-    """The message of a GET; `limit` bounds it after inflation. CallerError `invalid_argument` for what is not one."""
+def read_query(query: bytes) -> Query:
+    """The message of a GET. CallerError `invalid_argument` for what is not one."""
     pairs = _pairs(query)
     version = pairs.get(b"connect")
     if version is not None and version != b"v1":
@@ -74,7 +86,4 @@ def read_query(query: bytes, limit: int) -> Query:
         raise CallerError("the query parameter base64 is not 1")
     if pairs.get(b"base64") == b"1":
         message = _from_base64(message)
-    codings = codings_of(pairs.get(b"compression"))
-    if codings and message:
-        message = inflate(codings, message, min(limit, MAX_INFLATED))
-    return Query(proto, message)
+    return Query(proto, message, codings_of(pairs.get(b"compression")))

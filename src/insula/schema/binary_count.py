@@ -1,8 +1,8 @@
 """How many fields and items a protobuf message has, counted before anything is decoded.
 
-The message counts, every field in it, known or not, and every item of a packed list. A message inside is looked into where the schema says
-that it is one; what is unknown is one field, however long. The count ends where the bytes are no protobuf, and says nothing
-of it: the decoder refuses those.
+The message counts, every field in it, known or not, and every item of a packed list. A message inside is looked into where
+the schema says that it is one; what is unknown is one field, however long. The count ends where the bytes are no protobuf,
+and says nothing of it: the decoder refuses those.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one call may make of the server's time and memory: the bounds of bodies and answers, and the refusals that name them.
+"""The bounds of bodies and answers, and the refusals that name them.
 
 The number of values is bounded before anything is decoded, and the size of what a text becomes before it is made: a list of
 `{}` of a type with many required fields grows a thousandfold.
@@ -21,6 +21,9 @@ class Bounds(NamedTuple):
     input_bytes: int = 4 << 20
     output_bytes: int = 4 << 20
     values: int = BODY_VALUES
+
+
+DEFAULT_BOUNDS = Bounds()
 
 
 def too_many_values(bounds: Bounds, what: str) -> LimitError:

@@ -25,12 +25,13 @@ import msgspec
 from insula.errors import CallerError, GuestError, InsulaError, PackageError
 from insula.plans import Codec
 from insula.schema import bounds as bound
-from insula.schema.bounds import Bounds
+from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
 from insula.schema.json_text import (
     MAX_DEPTH,
     bad_utf8,
     beginnings,
-    count_values,
+    exceeds,
+    long_numbers,
     marks_of,
     most_values,
     opening,
@@ -38,7 +39,7 @@ from insula.schema.json_text import (
 )
 from insula.schema.json_types import JsonTypes, fields_in_rings
 from insula.schema.json_walk import Direction, JsonError, JsonRules, TooLarge, check_room, parse
-from insula.schema.json_weight import BYTE_NS, STEP_NS, Weight
+from insula.schema.json_weight import BYTE_NS, LONG_NUMBER_NS, STEP_NS, Weight
 from insula.schema.model import Method, Schema
 from insula.schema.names import split_list
 from insula.schema.policy import is_stream
@@ -51,6 +52,8 @@ MAX_IN_RINGS = 1_000
 #: Nanoseconds that one text may take on the event loop, and bytes of one.
 INLINE_NS = 2_500_000
 INLINE_BYTES = 262_144
+#: Numbers in a text of the plain case that take the decoder long.
+_PLAIN_LONG_NUMBERS = 50
 #: Bytes that the depth of a text on the event loop may take a look at, over all levels.
 _INLINE_LEVELS = 1_000_000
 #: Bytes, and fields, that the plain case may make at most, before it is seen whether they are too many.
@@ -84,12 +87,12 @@ class InlineCodec(NamedTuple):
     write_output: Callable[[bytes, float], bytes | Future[bytes]]
 
 
-def compile_json(schema: Schema, method: Method, bounds: Bounds = Bounds()) -> WholeCodec:
+def compile_json(schema: Schema, method: Method, bounds: Bounds = DEFAULT_BOUNDS) -> WholeCodec:
     """The codec of one method of a checked schema. For all of a schema's methods use `compile_all`: it shares types."""
     return WholeCodec(*_compile(schema, method, _types(JsonRules(schema), (method,)), bounds))
 
 
-def compile_all(schema: Schema, bounds: Bounds = Bounds()) -> dict[str, WholeCodec]:
+def compile_all(schema: Schema, bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, WholeCodec]:
     """The codec of every method of a checked schema, by method name. PackageError where the types nest too deeply."""
     types = _types(JsonRules(schema), schema.service.methods)
     return {method.name: WholeCodec(*_compile(schema, method, types, bounds)) for method in schema.service.methods}
@@ -230,7 +233,7 @@ class _Side:
         if deep:
             raise self.refusal(JsonError("$", f"the JSON nests deeper than {MAX_DEPTH} levels"))
         most = self._bounds.values
-        if values > most and most_values(marks) > most and count_values(text, marks) > most:
+        if values > most and most_values(marks) > most and exceeds(text, marks, most):
             if self._in:
                 raise bound.too_many_values(self._bounds, "JSON values")
             raise bound.answer_has_too_many_values(self._bounds)
@@ -319,12 +322,17 @@ def _measured(
 ) -> _Way:
     """Reads or writes a text of any size: measured first, then the plain case, then step by step."""
     direction, most = side.direction, side.most
-    zero_bytes, fields, growth, value_ns, object_ns = weight
+    zero_bytes, fields, growth, value_ns, object_ns, floats = weight
     plain_bytes = _plain_bytes(weight, side)
 
     def measured(text: bytes, deadline: float) -> Any:
         size = len(text)
-        if size <= plain_bytes and text.isascii() and opening(text) <= MAX_DEPTH:
+        if (
+            size <= plain_bytes
+            and text.isascii()
+            and opening(text) <= MAX_DEPTH
+            and (not floats or long_numbers(text) <= _PLAIN_LONG_NUMBERS)
+        ):
             try:
                 out = encode(decode(text))
                 if len(out) <= most:
@@ -337,6 +345,8 @@ def _measured(
         objects = begun.count(b"{")
         values = 1 + len(begun)
         cost = size * BYTE_NS + values * value_ns + objects * object_ns
+        if floats and elsewhere is not None:
+            cost += long_numbers(text) * LONG_NUMBER_NS
         if elsewhere is not None and cost > INLINE_NS:
             return elsewhere(text, deadline)
         if not side.check(text, values, elsewhere is not None):

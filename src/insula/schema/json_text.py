@@ -16,6 +16,8 @@ _ALL = bytes(range(256))
 _NO_MARKS = bytes(byte for byte in _ALL if byte not in b'[]{},"')
 _NO_BEGINNINGS = bytes(byte for byte in _ALL if byte not in b"[{,")
 _NO_OPENING = bytes(byte for byte in _ALL if byte not in b"[{")
+_NUMBERS = bytes.maketrans(b"E123456789.+-", b"e000000000000")
+_DIGITS = b"0" * 40
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 #: A string, also one that never ends: so every byte is looked at once, whatever the text is.
 _STRINGS = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -41,6 +43,12 @@ def beginnings(text: bytes) -> bytes:
     return text.translate(None, _NO_BEGINNINGS)
 
 
+def long_numbers(text: bytes) -> int:
+    """At least the number of numbers in a text that have an exponent, or more than 40 digits."""
+    numbers = text.translate(_NUMBERS)
+    return numbers.count(b"0e0") + numbers.count(_DIGITS)
+
+
 def most_values(text: bytes) -> int:
     """At least the number of values in a JSON text: each but the first stands behind a comma or an opening bracket."""
     return 1 + len(beginnings(text))
@@ -50,6 +58,11 @@ def count_values(text: bytes, marks: bytes) -> int:
     """The number of values in a JSON text: of list items and of members of objects, and the text itself."""
     bare = _STRINGS.sub(b"0", text).translate(None, b" \t\r\n")
     return most_values(marks) - bare.count(b"[]") - bare.count(b"{}")
+
+
+def exceeds(text: bytes, marks: bytes, most: int) -> bool:
+    """True if a JSON text has more than `most` values. The count in full is needed where most brackets are empty."""
+    return marks.count(b",") >= most or count_values(text, marks) > most
 
 
 def too_deep(marks: bytes, work: int | None = None) -> bool | None:

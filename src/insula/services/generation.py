@@ -10,26 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
+import msgspec
+
 from insula.abi.contract import Abi
 from insula.calls import ServiceId
-from insula.codecs.service import Codecs
 from insula.errors import CallerError, Code, DeadlineError, GuestError, LimitError, PackageError
 from insula.host.broker import Broker
 from insula.host.catalogue import Catalogue
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
 from insula.host.output import line_writer
-from insula.packages.package import MB, Package
+from insula.packages.package import MB, Package, ServiceLimits
 from insula.plans import Plan
 from insula.schema.bounds import BODY_VALUES, Bounds
 from insula.schema.policy import is_read_only, is_stream, policy_of
 from insula.services.clock import Clock, LoopClock
 from insula.services.service import Service, ServiceOptions
+from insula.transcoding.service import Codecs
 from insula.wasm.contract import Engine, Limits, WasiOptions
 
 log = logging.getLogger("insula.services")
@@ -40,9 +42,11 @@ CLOSE_TIMEOUT = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What generations are made with. `max_body` in bytes and `max_values` in JSON values bound a body; `max_timeout` in seconds bounds what a package asks for,
-    `max_memory` bytes of one instance and `guest_memory` of all instances of all services bound that as well;
-    `idle_after` in seconds, `max_depth` in services that a call may come through."""
+    """What generations are made with. `max_body` in bytes and `max_values` in JSON values bound a body; `max_timeout` in
+    seconds bounds what a package asks for, `max_memory` bytes of one instance and `guest_memory` of all instances of all
+    services bound that as well. `overrides` are the operator's limits by service without version: the keys of limits in
+    okra.json, `body_bytes` and `body_values`. `idle_after` in seconds, `max_depth` in services that a call may come
+    through."""
 
     engine: Engine
     abi: Abi
@@ -52,6 +56,7 @@ class Workshop:
     codecs: Codecs
     max_body: int = 4 * MB
     max_values: int = BODY_VALUES
+    overrides: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     max_memory: int = 4096 * MB
     guest_memory: int = 1 << 62
     max_timeout: float = 60.0
@@ -88,11 +93,14 @@ async def stage(
     wrong with the package, LimitError where there is no room for it.
     """
     config, service_id = package.config, package.service_id
+    given = workshop.overrides.get(service_id.unversioned, {})
+    limits = _limits(config.limits, given)
+    max_body = given.get("body_bytes", workshop.max_body)
     granted = workshop.grants.decide(service_id, config.host_apis, config.grants, workshop.catalogue.names)
-    _check_memory(package, workshop)
+    _check_memory(service_id, limits, workshop)
     operations = workshop.catalogue.configure(service_id, granted)
     methods = package.schema.service.methods
-    bounds = Bounds(workshop.max_body, config.limits.output_mb * MB, workshop.max_values)
+    bounds = Bounds(max_body, limits.output_mb * MB, given.get("body_values", workshop.max_values))
     codecs = workshop.codecs.of(str(service_id), package.digest, package.schema, bounds)
     await codecs.prepare()
     policies = [policy_of(method) for method in methods]
@@ -107,7 +115,7 @@ async def stage(
         program = workshop.engine.link(
             module,
             abi.imports(Broker(service_id, operations, workshop.catalogue.names).functions()),
-            Limits(memory_bytes=config.limits.memory_mb * MB, output_bytes=config.limits.output_mb * MB),
+            Limits(memory_bytes=limits.memory_mb * MB, output_bytes=limits.output_mb * MB),
             WasiOptions(write=line_writer(guest_log)),
             name=str(service_id),
         )
@@ -119,7 +127,7 @@ async def stage(
                 method.name: None if is_stream(method) else abi.exchange(module.exports, method.name, number)
                 for number, method in enumerate(methods)
             },
-            _options(package, workshop),
+            _options(limits, workshop),
             clock=workshop.clock,
         )
         resources.push_async_callback(_stopped, service)
@@ -138,8 +146,8 @@ async def stage(
                 method=method.name,
                 read_only=is_read_only(method),
                 policy=policy,
-                timeout=min(config.limits.timeout_ms / 1000, workshop.max_timeout),
-                max_body=workshop.max_body,
+                timeout=min(limits.timeout_ms / 1000, workshop.max_timeout),
+                max_body=max_body,
                 json=partial(codecs.json, method),
                 binary=partial(codecs.binary, method),
                 entrance=partial(service.entrance, method.name),
@@ -151,13 +159,18 @@ async def stage(
         return Generation(package, service, plans, resources.pop_all())
 
 
-def _check_memory(package: Package, workshop: Workshop) -> None:
+def _limits(limits: ServiceLimits, given: Mapping[str, int]) -> ServiceLimits:
+    """The limits of a package, with those that the operator gives its service in their place."""
+    known = ServiceLimits.__struct_fields__
+    return msgspec.structs.replace(limits, **{key: value for key, value in given.items() if key in known})
+
+
+def _check_memory(service_id: ServiceId, limits: ServiceLimits, workshop: Workshop) -> None:
     """CallerError where a package asks for more memory than the operator lets one have, or all of them."""
-    limits = package.config.limits
     asked = limits.memory_mb
     if asked * MB > workshop.max_memory:
         raise CallerError(
-            f"{package.service_id} asks for {asked} MiB of memory for each instance; at most "
+            f"{service_id} asks for {asked} MiB of memory for each instance; at most "
             f"{workshop.max_memory // MB} MiB may be asked for",
             code=Code.PERMISSION_DENIED,
             reason="memory_limit",
@@ -167,7 +180,7 @@ def _check_memory(package: Package, workshop: Workshop) -> None:
     least = asked * max(1, limits.min_instances)
     if least * MB > workshop.guest_memory:
         raise CallerError(
-            f"{package.service_id} asks for up to {least} MiB of memory for the instances that it always keeps; all guests "
+            f"{service_id} asks for up to {least} MiB of memory for the instances that it always keeps; all guests "
             f"of this server have {workshop.guest_memory // MB} MiB together",
             code=Code.PERMISSION_DENIED,
             reason="guest_memory",
@@ -176,8 +189,7 @@ def _check_memory(package: Package, workshop: Workshop) -> None:
         )
 
 
-def _options(package: Package, workshop: Workshop) -> ServiceOptions:
-    limits = package.config.limits
+def _options(limits: ServiceLimits, workshop: Workshop) -> ServiceOptions:
     most = 1 if limits.singleton else limits.max_instances
     return ServiceOptions(
         min_instances=min(limits.min_instances, most),

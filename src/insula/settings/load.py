@@ -28,7 +28,7 @@ from insula.settings.layers import (
     flag_layer,
 )
 from insula.settings.secret import Secret
-from insula.settings.sections import SERVICE_NAME, ServerSettings
+from insula.settings.sections import SERVICE_NAME, ServerSettings, ServiceLimitSettings
 from insula.settings.tree import RESERVED_SECTIONS, SECTIONS, SERVICE_SECTIONS, Settings
 from insula.settings.words import accepts, bare, nearest
 
@@ -187,6 +187,8 @@ def _convert(path: KeyPath, layer: Layer, cwd: Path) -> Any:
     try:
         value = msgspec.convert(raw, annotation, strict=not layer.texts, dec_hook=custom)
     except (msgspec.ValidationError, RuntimeError):
+        if path == ("limits", "services"):
+            _check_service_limits(raw, name, layer)
         raise ConfigurationError(f"`{name}` in {layer.place} must be {accepts(annotation)}") from None
     _check_names(path, value, name, layer.place)
     return value
@@ -212,10 +214,33 @@ def _check_names(path: KeyPath, value: Any, name: str, source: str) -> None:
                     f"`{name}` in {source} has a key that does not name a service",
                     hint='a service is namespace.Name: allow = {"shop.Orders" = ["okra.env"]}',
                 )
+    if path == ("limits", "services"):
+        for service in value:
+            if not SERVICE_NAME.fullmatch(service):
+                raise ConfigurationError(
+                    f"`{name}` in {source} has a key that does not name a service",
+                    hint='a service is namespace.Name: [limits.services."shop.Orders"]',
+                )
     if path in (("storage", "url"), ("database", "url")) and value:
         scheme = value.reveal().partition(":")[0].lower().partition("+")[0]
         if scheme not in ("sqlite", "postgres", "postgresql"):
             raise ConfigurationError(f"`{name}` in {source} must begin with sqlite: or postgres:")
+
+
+def _check_service_limits(tables: Any, name: str, layer: Layer) -> None:
+    """ConfigurationError naming the key of [limits.services] that is wrong, and the nearest real one or what it takes."""
+    known = get_type_hints(ServiceLimitSettings, include_extras=True)
+    for service, table in tables.items() if isinstance(tables, dict) else ():
+        for key, value in table.items() if isinstance(table, dict) else ():
+            full = f'{name}."{service}".{key}'
+            if key not in ServiceLimitSettings.__struct_fields__:
+                near = nearest(key, ServiceLimitSettings.__struct_fields__)
+                raise ConfigurationError(f"`{full}` in {layer.place} is not a setting", hint=f"did you mean `{near}`?")
+            annotation = get_args(known[key])[0]  # without None, which no file can say
+            try:
+                msgspec.convert(value, annotation)
+            except msgspec.ValidationError:
+                raise ConfigurationError(f"`{full}` in {layer.place} must be {accepts(annotation)}") from None
 
 
 def _read_secret(path: Path, name: str) -> Secret:

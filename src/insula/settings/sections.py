@@ -65,6 +65,20 @@ class AdminSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = None
 
 
+class ServiceLimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The operator's limits of one service, over those of its package and of `[limits]`; what is not set is theirs."""
+
+    memory_mb: Annotated[int, Meta(ge=1, le=4096)] | None = None
+    timeout_ms: Annotated[int, Meta(ge=1, le=3_600_000)] | None = None
+    max_instances: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    min_instances: Annotated[int, Meta(ge=0, le=1024)] | None = None
+    mailbox: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+    singleton: bool | None = None
+    output_mb: Annotated[int, Meta(ge=1, le=256)] | None = None
+    body_bytes: Annotated[int, Meta(ge=1024, le=1 << 31)] | None = None
+    body_values: Annotated[int, Meta(ge=16, le=100_000_000)] | None = None
+
+
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds on everything that comes in, and on the time that anything may take."""
 
@@ -96,6 +110,13 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
             "resource_exhausted.",
         ),
     ] = 65_536
+    services: Annotated[
+        dict[str, ServiceLimitSettings],
+        Meta(
+            description='Other limits for one service, over its package\'s: {"shop.Orders" = {body_values = 200000}}. The '
+            "keys are those of limits in okra.json, body_bytes and body_values."
+        ),
+    ] = {}
     codec_memory_mb: Annotated[
         int,
         Meta(

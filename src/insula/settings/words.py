@@ -8,6 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import msgspec
 from msgspec import Meta
 
 from insula.settings.secret import Secret
@@ -42,6 +43,8 @@ def accepts(annotation: Any) -> str:
     if get_origin(kind) is dict:
         value = get_args(kind)[1]
         return f"a table, each value {accepts(value)}"
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return "a table of " + ", ".join(kind.__struct_fields__)
     if kind is Path:
         return "a path"
     if bounds.max_length:
@@ -68,6 +71,8 @@ def shown(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (int, float)):
         return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, msgspec.Struct):
+        return shown({key: each for key, each in msgspec.structs.asdict(value).items() if each is not None})
     if isinstance(value, (tuple, list)):
         return "[" + ", ".join(shown(item) for item in value) + "]"
     if isinstance(value, dict):

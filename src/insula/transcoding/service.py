@@ -15,16 +15,15 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from insula.codecs.processes import CodecProcesses, Subject
-from insula.codecs.frames import Work
-from insula.codecs.store import MessageStore
 from insula.errors import DeadlineError
 from insula.plans import Codec
 from insula.schema.binary_codec import Messages
 from insula.schema.bounds import Bounds
 from insula.schema.json_codec import INLINE_NS, Elsewhere, InlineCodec, JsonCodecs, check_zeros
-from insula.schema.json_walk import Direction, JsonRules
 from insula.schema.model import Method, Schema
+from insula.transcoding.frames import Work
+from insula.transcoding.processes import CodecProcesses, Subject
+from insula.transcoding.store import MessageStore
 
 #: Bytes of a binary body, of an answer's JSON, and of the JSON in between, that are worked on on the event loop.
 INLINE = 2_048
@@ -90,16 +89,10 @@ class ServiceCodecs:
         if sum(len(kind.fields) for kind in subject.schema.types) > MAX_FIELDS:
             return InlineCodec(read, write)
         made = partial(self._codecs.store.messages, subject.key, subject.schema, method)
-        return BinaryCodec(self.json(method), made, read, write, self._inline(method))
-
-    def _inline(self, method: Method) -> int:
-        """The longest binary body of a method that is read on the event loop: a message takes two bytes at least, and the
-        library looks at each field that it might have."""
-        if not method.input_type:
-            return min(INLINE, self._subject.bounds.values)
-        rules = JsonRules(self._subject.schema)
-        fields = rules.weights(Direction.IN).of(method.input_type).fields
-        return min(INLINE, self._subject.bounds.values, INLINE_NS // (MESSAGE_NS + fields * MESSAGE_FIELD_NS))
+        # a message takes two bytes at least, and the library looks at each field that it might have
+        most = max((len(kind.fields) for kind in subject.schema.types), default=0)
+        inline = min(INLINE, subject.bounds.values, INLINE_NS // (MESSAGE_NS + most * MESSAGE_FIELD_NS))
+        return BinaryCodec(self.json(method), made, read, write, inline)
 
     def _json_elsewhere(self, method: str) -> tuple[Elsewhere, Elsewhere]:
         return self._elsewhere(method, Work.READ_JSON), self._elsewhere(method, Work.WRITE_JSON)

@@ -1,4 +1,4 @@
-"""A codec process: `python -I -m insula.codecs.child MEMORY`, started by processes.py alone.
+"""A codec process: `python -I -m insula.transcoding.child MEMORY`, started by processes.py alone.
 
 It reads and writes the bodies that would take the server's event loop too long, by the same codecs. A body is a stranger's
 and a schema is a package's: they are worked on in a process that has no secrets, no sockets and no files of the server's,
@@ -18,7 +18,6 @@ import traceback
 
 import msgspec
 
-from insula.codecs.frames import Answer, Job, Work, receive, refusal_of, send
 from insula.errors import InsulaError
 from insula.schema.binary_codec import compile_binary, read_registry
 from insula.schema.binary_count import FieldCount
@@ -26,6 +25,7 @@ from insula.schema.bounds import Bounds
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.json_codec import WholeCodec, compile_all
 from insula.schema.model import Schema
+from insula.transcoding.frames import Answer, Job, Work, receive, refusal_of, send
 
 #: Seconds after its deadline in which a job ends the process that the server has not killed.
 _GRACE = 5.0

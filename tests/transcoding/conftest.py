@@ -10,12 +10,12 @@ from typing import TypeVar
 import pytest
 import uvloop
 
-from insula.codecs.processes import CodecProcesses
-from insula.codecs.service import Codecs, ServiceCodecs
-from insula.codecs.store import MessageStore
-from insula.schema.bounds import Bounds
+from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
 from insula.schema.idl import parse_idl
 from insula.schema.model import Method, Schema
+from insula.transcoding.processes import CodecProcesses
+from insula.transcoding.service import Codecs, ServiceCodecs
+from insula.transcoding.store import MessageStore
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ def soon(seconds: float = 30.0) -> float:
     return time.monotonic() + seconds
 
 
-def of_service(processes: CodecProcesses, schema: Schema = SCHEMA, bounds: Bounds = Bounds()) -> ServiceCodecs:
+def of_service(processes: CodecProcesses, schema: Schema = SCHEMA, bounds: Bounds = DEFAULT_BOUNDS) -> ServiceCodecs:
     """The codecs of a service over these processes."""
     return Codecs(processes, MessageStore()).of("grow.Grow.v1", "digest", schema, bounds)
 

@@ -12,13 +12,13 @@ import time
 import psutil
 import pytest
 
-from insula.codecs import processes as module
-from insula.codecs.frames import Work
-from insula.codecs.processes import CodecProcesses, Subject
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
-from insula.schema.bounds import Bounds
+from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
 from insula.schema.json_codec import compile_all
-from tests.codecs.conftest import SCHEMA, soon
+from insula.transcoding import processes as module
+from insula.transcoding.frames import Work
+from insula.transcoding.processes import CodecProcesses, Subject
+from tests.transcoding.conftest import SCHEMA, soon
 
 TABLE = b'{"rows":[],"names":["a","b"]}'
 #: Binary of 60,000 empty rows: seconds of work for one byte each.
@@ -26,12 +26,12 @@ SLOW = b"\x0a\x00" * 60_000
 HUGE = b'{"rows":[' + b",".join([b"{}"] * 20_000) + b"]}"
 
 
-def subject(service: str = "a.A.v1", key: str = "1", bounds: Bounds = Bounds()) -> Subject:
+def subject(service: str = "a.A.v1", key: str = "1", bounds: Bounds = DEFAULT_BOUNDS) -> Subject:
     return Subject(service, key, SCHEMA, bounds)
 
 
 def children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if "insula.codecs.child" in each.cmdline()]
+    return [each for each in psutil.Process().children() if "insula.transcoding.child" in each.cmdline()]
 
 
 async def test_a_process_does_what_a_codec_does(processes: CodecProcesses) -> None:
@@ -48,7 +48,8 @@ async def test_a_process_does_what_a_codec_does(processes: CodecProcesses) -> No
         assert refused.value.code is (Code.INTERNAL if kind is GuestError else Code.INVALID_ARGUMENT)
     with pytest.raises(CallerError) as wrong:
         await processes.submit(own, "echo", Work.READ_JSON, b'{"rows":[1]}', soon())
-    assert "$.rows[0]" in wrong.value.message and wrong.value.hint == "Table.rows is declared [Row]!"
+    assert "$.rows[0]" in wrong.value.message
+    assert wrong.value.hint == "Table.rows is declared [Row]!"
     with pytest.raises(LimitError) as limited:
         await processes.submit(own, "echo", Work.READ_JSON, HUGE, soon())
     assert (limited.value.http_status, limited.value.reason) == (413, "body_bytes")
@@ -167,7 +168,7 @@ async def test_nothing_is_left_at_the_end() -> None:
 
 
 def test_a_process_ends_when_the_server_does() -> None:
-    command = [sys.executable, "-I", "-m", "insula.codecs.child", str(512 << 20)]
+    command = [sys.executable, "-I", "-m", "insula.transcoding.child", str(512 << 20)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
         child.stdin.close()

@@ -1,9 +1,9 @@
 """The protobuf message classes of this process: made once a schema, in a thread, one schema at a time.
 
 The classes are never freed: a schema that was called in binary once keeps its memory (some 100 KB) for the life of the
-process, whether or not anyone still holds it. So the store knows a schema by the digest of its descriptor, a schema deployed
-again costs nothing, and no registry is thrown out, since making it again would take the memory twice. What bounds them is
-their number: past that, a further schema is refused in binary and answers in JSON.
+process, whether or not anyone still holds it. So the store knows a schema by the digest of its descriptor, a schema that is
+deployed again costs nothing, and no registry is thrown out, since making it again would take the memory twice. Their number
+is bounded: a further schema is refused in binary and answers in JSON.
 """
 
 from __future__ import annotations

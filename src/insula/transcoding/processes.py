@@ -26,13 +26,13 @@ from functools import partial
 
 import msgspec
 
-from insula.codecs.frames import Answer, Job, Work, error_of, receive, send
 from insula.errors import DeadlineError, InsulaError, LimitError, UnavailableError
 from insula.schema.bounds import Bounds
 from insula.schema.model import Schema
 from insula.shares import Shares
+from insula.transcoding.frames import Answer, Job, Work, error_of, receive, send
 
-log = logging.getLogger("insula.codecs")
+log = logging.getLogger("insula.transcoding")
 
 #: Schemas that one process loads.
 MAX_SCHEMAS = 32
@@ -69,7 +69,7 @@ class _Waiting(msgspec.Struct, eq=False):
 
 
 class CodecProcesses:
-    """At most `at_once` processes of `memory` bytes of address space each; at most `queue` bytes wait for them or are worked
+    """At most `at_once` processes of `memory` bytes of address space each; at most `queue` bytes wait or are worked
     on. One event loop uses it."""
 
     def __init__(self, *, at_once: int = 2, memory: int = 512 << 20, queue: int = 256 << 20) -> None:
@@ -88,8 +88,8 @@ class CodecProcesses:
         return sum(map(len, self._queues.values()))
 
     def submit(self, subject: Subject, method: str, work: Work, body: bytes, deadline: float) -> asyncio.Future[bytes]:
-        """A future of what becomes of a body. LimitError where the service has its share of the queue; the future fails with
-        InsulaError. Cancelling it takes a waiting job back."""
+        """A future of what becomes of a body. LimitError where the service has its share of the queue; the future fails
+        with InsulaError. Cancelling it takes a waiting job back."""
         loop = asyncio.get_running_loop()
         if self._closed:
             raise UnavailableError("the server stops", retry_after=1.0)
@@ -208,11 +208,12 @@ class _Process:
         schema = b"" if subject.key in self._keys else msgspec.msgpack.encode(subject.schema)
         seconds = min(max(0.0, job.deadline - time.monotonic()), 86_400.0)
         head = Job(subject.key, job.method, job.work, subject.bounds, seconds, schema)
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         came: tuple[Answer, bytes] | None = None
         with suppress(OSError, ValueError):
-            send(process.stdin, head, job.body)  # type: ignore[arg-type]
-            came = receive(process.stdout, _answers)  # type: ignore[arg-type]
+            send(process.stdin, head, job.body)
+            came = receive(process.stdout, _answers)
         if came is None:
             killed = self._killed
             code = self._end()
@@ -239,8 +240,8 @@ class _Process:
 
     def _started(self) -> subprocess.Popen[bytes]:
         self._end()
-        process = subprocess.Popen(
-            [sys.executable, "-I", "-m", "insula.codecs.child", str(self._memory)],
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-m", "insula.transcoding.child", str(self._memory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"MALLOC_ARENA_MAX": "1", "LC_ALL": "C.UTF-8"},

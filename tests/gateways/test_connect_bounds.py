@@ -1,0 +1,88 @@
+"""Bodies and answers that are too much, and those that are read and written elsewhere, over both roads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gzip
+import json
+from typing import Any
+
+import pytest
+
+from tests.gateways.conftest import MAX_VALUES, Shop
+
+#: More than the event loop reads, and less than is refused.
+LARGE: dict[str, Any] = {"name": "x", "tags": ["a"] * 15_000}
+LARGE_BINARY = b"\x0a\x01x" + b"\x2a\x01a" * 15_000
+PROTO = {"content-type": "application/proto"}
+
+
+def of(answer: Any) -> tuple[int, str, str]:
+    """Status, code and message of a refusal."""
+    body = answer.json()
+    return answer.status_code, body["code"], body["message"]
+
+
+@pytest.mark.parametrize("later", [False, True])
+async def test_a_large_body_and_answer(shop: Shop, later: bool) -> None:
+    shop.echo.headers = (("x-a", "1"),) if later else ()
+    for body, headers, expected in (
+        (LARGE, {}, json.dumps(LARGE, separators=(",", ":")).encode()),
+        (LARGE_BINARY, PROTO, LARGE_BINARY),
+    ):
+        shop.echo.later = later
+        shop.echo.asked.clear()
+        asking = asyncio.ensure_future(shop.post(body, headers={"accept-encoding": "identity", **headers}))
+        if later:
+            await shop.echo.asked.wait()
+            shop.echo.pending[-1].set_result(shop.echo.reply(shop.echo.calls[-1]))
+        answer = await asking
+        assert (answer.status_code, answer.content) == (200, expected)
+        assert answer.headers.get("x-a") == ("1" if later else None)
+        assert json.loads(shop.echo.calls[-1].payload) == LARGE
+
+
+async def test_a_large_message_in_a_query(shop: Shop) -> None:
+    message = base64.urlsafe_b64encode(gzip.compress(json.dumps(LARGE).encode())).decode()
+    answer = await shop.http.get(
+        "/shop.Echo/getThing",
+        params={"connect": "v1", "encoding": "json", "base64": "1", "compression": "gzip", "message": message},
+    )
+    assert (answer.status_code, answer.json()) == (200, LARGE)
+
+
+@pytest.mark.parametrize("kind", ["json", "binary"])
+async def test_a_body_with_too_many_values(shop: Shop, kind: str) -> None:
+    binary = b"\x2a\x01a" * (MAX_VALUES + 1)
+    body = b'{"name":"x","more":[%b0]}' % (b"0," * MAX_VALUES) if kind == "json" else binary
+    status, code, message = of(await shop.post(body, headers=PROTO if kind == "binary" else {}))
+    assert (status, code) == (429, "resource_exhausted")
+    assert f"limits.body_values allows, {MAX_VALUES}" in message
+    assert not shop.echo.calls
+
+
+@pytest.mark.parametrize("kind", ["json", "binary"])
+@pytest.mark.parametrize("later", [False, True])
+async def test_an_answer_that_is_too_much_is_the_guests(shop: Shop, kind: str, later: bool) -> None:
+    headers = PROTO if kind == "binary" else {}
+    for answer, limit in (
+        (b'{"more":[%b0]}' % (b"0," * MAX_VALUES), "limits.body_values"),
+        (b'{"name":"%b"}' % (b"x" * (1 << 20)), "limits.output_mb"),
+    ):
+        shop.echo.answer, shop.echo.later = answer, later
+        shop.echo.asked.clear()
+        asking = asyncio.ensure_future(shop.post(b"" if kind == "binary" else {}, headers=headers))
+        if later:
+            await shop.echo.asked.wait()
+            shop.echo.pending[-1].set_result(shop.echo.reply(shop.echo.calls[-1]))
+        status, code, message = of(await asking)
+        assert (status, code, message.startswith("the service's answer")) == (429, "resource_exhausted", True), message
+        assert limit in message
+
+
+@pytest.mark.parametrize(("body", "headers"), [(LARGE, {}), (LARGE_BINARY, PROTO)])
+async def test_the_deadline_holds_while_a_body_is_read(shop: Shop, body: Any, headers: dict[str, str]) -> None:
+    answer = await shop.post(body, headers={"connect-timeout-ms": "1", **headers})
+    assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+    assert not shop.echo.calls

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
+
+from insula.errors import InsulaError
+
+log = logging.getLogger("insula.packages")
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -21,5 +26,7 @@ async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
         while not work.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([work])
-        work.exception()  # taken note of: nobody else will ask for it
+        error = work.exception()
+        if error is not None and not isinstance(error, InsulaError):  # nobody else will ask for it
+            log.error("%s failed after its caller had left", getattr(function, "__name__", function), exc_info=error)
         raise

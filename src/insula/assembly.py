@@ -19,10 +19,10 @@ from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
 from insula.background import told
-from insula.deployments.attempts import Attempts
 from insula.codecs.processes import CodecProcesses
 from insula.codecs.service import Codecs
 from insula.codecs.store import MessageStore
+from insula.deployments.attempts import Attempts
 from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application

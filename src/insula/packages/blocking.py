@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
-from insula.errors import InsulaError
-
-log = logging.getLogger("insula.packages")
+from insula.background import unheard
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -26,7 +23,5 @@ async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
         while not work.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([work])
-        error = work.exception()
-        if error is not None and not isinstance(error, InsulaError):  # nobody else will ask for it
-            log.error("%s failed after its caller had left", getattr(function, "__name__", function), exc_info=error)
+        unheard(work.exception(), getattr(function, "__name__", "work in a thread"))
         raise

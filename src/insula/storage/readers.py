@@ -18,8 +18,8 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import InsulaError
-from insula.storage.faults import Fault, diagnose, log, refusal
+from insula.background import unheard
+from insula.storage.faults import Fault, diagnose, refusal
 from insula.storage.link import Link
 from insula.storage.presence import Presence
 from insula.storage.turns import SERVER, Places, Turns
@@ -96,8 +96,8 @@ class Readers:
         elif (error := work.exception()) is not None:
             if not waiting.done():
                 waiting.set_exception(error)
-            elif not isinstance(error, InsulaError):
-                log.error("a read failed after its caller had left", exc_info=error)
+            else:
+                unheard(error, "a read")
         elif not waiting.done():
             waiting.set_result(work.result())
 

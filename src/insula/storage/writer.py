@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from insula.background import thread
+from insula.background import thread, unheard
 from insula.errors import InsulaError, UnavailableError
 from insula.storage.faults import Fault, diagnose, log, refusal, unreachable
 from insula.storage.link import Link
@@ -250,8 +250,7 @@ class Writer:
         for job, value, error in outcomes:
             self._places.leave(job.tenant, job.size)
             if job.future.done():
-                if error is not None and not isinstance(error, InsulaError):
-                    log.error("a write failed after its caller had left", exc_info=error)
+                unheard(error, "a write")
                 continue
             if error is None:
                 job.future.set_result(value)

@@ -119,7 +119,7 @@ class Broker:
             return await self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
         if isinstance(answer, bytes):
             return self._success(label, answer)
-        return await self._later(scope, label, answer)
+        return await self._later(scope, label, _Given(answer))
 
     def next(self, scope: Scope, request: bytes) -> bytes | Awaitable[bytes]:
         """Gives the next chunk of an iterator of this call."""

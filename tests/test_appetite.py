@@ -96,8 +96,8 @@ async def test_guests_have_no_more_memory_together_than_is_theirs(tmp_path: Path
         for _ in range(3):
             refused = await live.call(second, {"number": "180"})
             assert refused.json()["refused"] == "memory", refused.text  # it was told inside the guest, which goes on
-            assert 10 <= int(refused.json()["number"]) < 110
-            assert (await live.call(second, {"number": "10"})).json() == {"number": "10", "refused": ""}
+            assert int(refused.json()["number"]) < 110
+            assert (await live.call(second, {"number": "0"})).json() == {"number": "0", "refused": ""}
             assert (await live.call("/examples.Greeter/greet", {"name": "x"})).status_code == 200
         assert (await live.call(first, {"number": "1"})).json() == {"number": "1", "refused": ""}
         full = await live.deploy(roomy(tmp_path, 2048))

@@ -58,8 +58,8 @@ class GuestMemory:
     """At most `most` bytes. `held` is what the instances have that are counted, `leased` by how much those that run may
     grow. `scarce` is a plain field, for the hot path: whether a guest on the loop needs a lease. `relieve` closes idle
     instances until its first argument answers True, of services that have at least so many bytes as the second says: none
-    makes room for one that would then have more than it. Used by every thread that runs guests; `start`, `note`, `expect` and
-    `relieve` are the loop's."""
+    makes room for one that would then have more than it. Used by every thread that runs guests; `start`, `note`, `expect`
+    and `relieve` are the loop's."""
 
     def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         self.most = most
@@ -108,8 +108,8 @@ class GuestMemory:
         return self.held <= self.most
 
     def lease(self, wanted: int, tenant: Tenant, *, starts: bool = False) -> int:
-        """The bytes, at most `wanted`, by which a guest may grow that is about to run. One that starts needs few, and leaves
-        the large part to one that is called."""
+        """The bytes, at most `wanted`, by which a guest may grow that is about to run. One that starts needs few, and
+        leaves the large part to one that is called."""
         with self._lock:
             left = self.most - self.held - self.leased
             if left - wanted >= self._largest:

@@ -17,7 +17,9 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 
+from insula.background import thread
 from insula.errors import LimitError
 from insula.shares import Shares
 
@@ -112,8 +114,8 @@ class Workers:
     def join(self, seconds: float) -> None:
         """Waits for the threads to end, so long at most. Blocks."""
         end = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        for each in self._threads:
+            each.join(max(0.0, end - time.monotonic()))
 
     def _hand_out(self) -> None:
         while self._ready and self._running < self._most:
@@ -130,9 +132,9 @@ class Workers:
 
 
 def _start(jobs: queue.SimpleQueue[Callable[[], None] | None], name: str) -> threading.Thread:
-    thread = threading.Thread(target=_run, args=(jobs,), name=name, daemon=True)
-    thread.start()
-    return thread
+    started = thread(partial(_run, jobs), name)
+    started.start()
+    return started
 
 
 def _run(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:

@@ -94,14 +94,15 @@ def test_a_thread_tells(caplog: pytest.LogCaptureFixture) -> None:
 #: Where a task or a thread is made without `background`, and who hears of its errors there.
 OWNERS = {
     "background.py": "this is the owner",
-    "codecs/processes.py": "the caller waits, or its error is logged",
-    "codecs/service.py": "the caller waits",
-    "codecs/store.py": "its error is logged, and told to those who wait",
+    "transcoding/processes.py": "the caller waits, or its error is logged",
+    "transcoding/service.py": "the caller waits",
+    "transcoding/store.py": "its error is logged, and told to those who wait",
     "deployments/starting.py": "the start asks each for its result",
     "edge/app.py": "the watcher is asked by who waits for it",
     "edge/metrics.py": "who asked for the page waits for it",
     "edge/offload.py": "the caller waits, or its error is logged",
     "edge/plain.py": "the page is an answer, and waited for",
+    "gateways/connect.py": "the answer waits for it",
     "logs.py": "the log cannot tell its own end: Python says it on standard error",
     "packages/blocking.py": "the caller waits, or its error is logged",
     "server.py": "the start is waited for",

@@ -13,7 +13,7 @@ import pytest
 
 from insula.abi.okra import OkraAbi
 from insula.calls import ServiceId
-from insula.errors import GuestError
+from insula.errors import GuestError, PackageError
 from insula.host.broker import Broker
 from insula.wasm.contract import Engine, Limits, Program, Signature, WasiOptions
 from insula.wasm.wasi import MODULE
@@ -252,3 +252,11 @@ def test_types_and_names_of_every_kind() -> None:
     done = subprocess.run([sys.executable, "-c", KINDS], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["0"] * 12 + ["-"] * 6 + ["5"] * 3 + ["6"] * 3 + ["-"] * 15
+
+
+@pytest.mark.parametrize("kind", ["v128", "funcref"])
+async def test_an_import_of_vectors_or_references_is_refused(engine: Engine, kind: str) -> None:
+    for module in ("okra", MODULE, "env"):
+        path = wat(f'(module (import "{module}" "f" (func (param {kind}))) (memory (export "memory") 1))')
+        with pytest.raises(PackageError, match="vectors or references"):
+            await engine.load(path, digest(path))

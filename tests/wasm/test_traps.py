@@ -101,7 +101,7 @@ from tests.wasm.test_traps import NativeEngine, digest, named, nested, program
 async def main():
     with tempfile.TemporaryDirectory() as folder:
         engine = await NativeEngine.open(Path(folder) / "cache")
-        made = await program(engine, named(nested(26)))
+        made = await program(engine, named(nested(28)))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             await run(made, Steps("go"))

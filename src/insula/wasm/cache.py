@@ -24,6 +24,9 @@ from insula.wasm.facts import Facts
 #: A file that was being written for longer than this (s) when it is looked at belongs to nobody any more.
 _ABANDONED = 600
 
+#: What nobody reads once it is abandoned; notes were called `.sha256` before they had more in them.
+_LEFT_BEHIND = (".part", ".note", ".sha256")
+
 
 class CodeCache:
     """`folder` is made where it is not there. `max_bytes` bounds what stays after a sweep."""
@@ -95,7 +98,7 @@ class CodeCache:
                 status = path.stat()
                 if path.suffix == ".cwasm":
                     files.append((status.st_mtime, status.st_size, path))
-                elif path.suffix in (".part", ".note") and time.time() - status.st_mtime > _ABANDONED:
+                elif path.suffix in _LEFT_BEHIND and time.time() - status.st_mtime > _ABANDONED:
                     path.unlink()
         total = sum(size for _, size, _ in files)
         for _, size, path in sorted(files):

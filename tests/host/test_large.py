@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insula.host import large
-from insula.host.broker import MAX_INLINE, MAX_MESSAGE
+from insula.calls import ServiceId
+from insula.host import broker, large
+from insula.host.broker import MAX_INLINE, MAX_MESSAGE, Broker
 from insula.host.contract import HostError, LargeOperation, Scope
 from insula.host.guest_log import GuestLogs
 from insula.host.large import MAX_WHOLE, check_utf8, read_large
 from insula.host.log import LogCapability
 from insula.host.parameters import read
+from insula.shares import Shares
 from tests.host.conftest import Host
 
 LARGEST = MAX_MESSAGE - 1000
@@ -215,6 +217,25 @@ async def test_what_an_ordinary_operation_is_given_is_bounded_and_is_json() -> N
     assert answer["error"]["code"] == "LIMIT_EXCEEDED"
     answer = json.loads(host.broker.next(host.scope, b'{"iteratorId":"%b"}' % (b"x" * MAX_INLINE)))  # type: ignore[arg-type]
     assert answer["error"]["code"] == "INVALID_PARAMETERS"
+
+
+async def test_large_requests_of_one_service_are_its_share_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = request("later", MAX_INLINE + 1000)
+    shares: Shares[ServiceId] = Shares(4 * len(text))
+    monkeypatch.setattr(broker, "_in_hand", shares)
+    mine, other = Host(Whole()), Broker(ServiceId("shop", "Other", "v1"), {}, frozenset())
+    asked = [mine.broker.run_host_api(mine.scope, text) for _ in range(4)]
+    asked.append(other.run_host_api(mine.scope, text))
+    answers = [json.loads(answer) for answer in await asyncio.gather(*asked)]  # type: ignore[arg-type]
+    told = [answer.get("error", {}).get("code") for answer in answers]
+    assert told == [None, None, "LIMIT_EXCEEDED", "LIMIT_EXCEEDED", "API_NOT_FOUND"]
+    assert shares.free == shares.most
+    cancelled = asyncio.ensure_future(mine.broker.run_host_api(mine.scope, text))  # type: ignore[arg-type]
+    await asyncio.sleep(0)
+    assert shares.free < shares.most
+    cancelled.cancel()
+    await asyncio.wait([cancelled])
+    assert shares.free == shares.most
 
 
 @pytest.mark.parametrize(

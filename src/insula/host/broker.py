@@ -32,11 +32,14 @@ from insula.host.contract import HostError, LargeOperation, Operation, Scope
 from insula.host.failures import host_error
 from insula.host.iterators import next_chunk
 from insula.host.large import MAX_WHOLE, check_utf8, read_large
+from insula.shares import Shares
 
 log = logging.getLogger("insula.host")
 
 MAX_MESSAGE = 10 << 20
 MAX_INLINE = 256 << 10
+#: Bytes of all requests above `MAX_INLINE` that are worked on at once: each service may have as much as is still free.
+MAX_IN_HAND = 256 << 20
 MAX_HOST_CALLS = 10_000
 #: How near a call's deadline (s) a timeout counts as that deadline: timers of a millisecond's grain fire that early.
 _NEAR = 0.01
@@ -56,6 +59,11 @@ class _Request(msgspec.Struct, gc=False):
 class _Next(msgspec.Struct, rename="camel", gc=False):
     iterator_id: str
 
+
+_TOO_MANY = "the large host requests of this service that are worked on are its share of what may be: ask again later"
+
+#: The bytes that each service has of them. Owned by the event loop.
+_in_hand: Shares[ServiceId] = Shares(MAX_IN_HAND)
 
 _requests = msgspec.json.Decoder(_Request)
 _nexts = msgspec.json.Decoder(_Next)
@@ -99,6 +107,15 @@ class Broker:
         return self._later(scope, label, _Given(answer))
 
     async def _run_large(self, scope: Scope, request: bytes) -> bytes:
+        size = len(request)
+        if not _in_hand.take(self._service, size):
+            return self._failed("?", HostError("LIMIT_EXCEEDED", _TOO_MANY))
+        try:
+            return await self._take_apart(scope, request)
+        finally:
+            _in_hand.give(self._service, size)
+
+    async def _take_apart(self, scope: Scope, request: bytes) -> bytes:
         label = "?"
         try:
             try:
@@ -112,6 +129,7 @@ class Broker:
             if memoryview(asked.parameters).nbytes > MAX_WHOLE and not isinstance(operation, LargeOperation):
                 raise HostError("LIMIT_EXCEEDED", f"{label[:160]} takes parameters of at most {MAX_WHOLE} bytes")
             parameters = _object(asked.parameters)
+            del asked, request  # twice as much need not wait for what the operation waits for
             await asyncio.sleep(0)
             answer = operation(scope, parameters)
         except Exception as error:

@@ -10,7 +10,7 @@ import pytest
 
 from insula.errors import DeadlineError, GuestError, InsulaError, LimitError
 from insula.wasm import faults
-from insula.wasm.contract import Engine, Guest, HostImport, Limits, Signature, WasiOptions
+from insula.wasm.contract import Engine, Guest, HostImport, Limits, Signature, UnbegunError, WasiOptions
 from tests.guests import digest, wat
 from tests.wasm.rig import Rig
 from tests.wasm.test_contract import Steps, run, well
@@ -155,11 +155,15 @@ async def test_random_bytes_in_a_helper_export_end_with_the_deadline(engine: Eng
                 assert guest.call("allocate", 2 << 20) == 0
             return ()
 
-    times = 1
-    assert await run(program, Helped("many")) == b"0"
+    times, steps = 1, Helped("many")
+    try:
+        answer = await run(program, steps)
+    except UnbegunError:  # it took too long for the event loop: the next one begins in a worker
+        answer = await run(program, steps)
+    assert answer == b"0"
     times = 10_000
     with pytest.raises(InsulaError):
-        await run(program, Helped("many"), within=0.3)
+        await run(program, steps, within=0.3)
 
 
 async def test_everything_at_once(rig: Rig) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +89,57 @@ def test_a_thread_tells(caplog: pytest.LogCaptureFixture) -> None:
     one.join(10)
     assert "the thread insula-test ended, and it should not" in caplog.text
     assert "KeyError: 'lost'" in caplog.text
+
+
+#: Where a task or a thread is made without `background`, and who hears of its errors there.
+OWNERS = {
+    "background.py": "this is the owner",
+    "transcoding/processes.py": "the caller waits, or its error is logged",
+    "transcoding/service.py": "the caller waits",
+    "transcoding/store.py": "its error is logged, and told to those who wait",
+    "deployments/starting.py": "the start asks each for its result",
+    "edge/app.py": "the watcher is asked by who waits for it",
+    "edge/metrics.py": "who asked for the page waits for it",
+    "edge/offload.py": "the caller waits, or its error is logged",
+    "edge/plain.py": "the page is an answer, and waited for",
+    "gateways/connect.py": "the answer waits for it",
+    "logs.py": "the log cannot tell its own end: Python says it on standard error",
+    "packages/blocking.py": "the caller waits, or its error is logged",
+    "server.py": "the start is waited for",
+    "storage/readers.py": "the caller waits, or its error is logged",
+    "wasm/compile.py": "a process of its own, whose standard error the server reads",
+    "wasm/compiler.py": "the caller waits",
+    "wasm/modules.py": "those that load the module wait",
+    "wasm/scheduler.py": "the guest is told, and the broker logs",
+}
+MAKERS = {"create_task", "ensure_future", "Thread", "run_in_executor"}
+
+
+def test_every_task_and_thread_has_an_owner() -> None:
+    source = Path(__file__).parent.parent / "src" / "insula"
+    made = set()
+    for path in sorted(source.rglob("*.py")):
+        tree = ast.parse(path.read_text())
+        kept = {  # told(asyncio.create_task(…)), in one expression or by way of a name
+            argument
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "told"
+            for argument in (ast.unparse(node.args[0]),)
+        }
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr in MAKERS
+                and ast.unparse(node) not in kept
+                and not _named(tree, node, kept)
+            ):
+                made.add(str(path.relative_to(source)))
+    assert made == OWNERS.keys(), "say who hears of its errors, or let insula.background be its owner"
+
+
+def _named(tree: ast.AST, call: ast.Call, kept: set[str]) -> bool:
+    return any(
+        isinstance(node, ast.Assign) and node.value is call and ast.unparse(node.targets[0]) in kept
+        for node in ast.walk(tree)
+    )

@@ -130,7 +130,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
     )
     processes = CodecProcesses(memory=limits.codec_memory_mb << 20, queue=limits.held_mb << 20)
     memory = engine.guest_memory
-    memory.relieve = lambda enough: relieve(registry.generations, enough)
+    memory.relieve = lambda enough, least: relieve(registry.generations, enough, least)
     attempts = await asyncio.to_thread(Attempts.open, folder.path)
     try:
         state = StateRepository(database)

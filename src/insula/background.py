@@ -13,6 +13,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from insula.errors import InsulaError
+
 log = logging.getLogger("insula.background")
 
 T = TypeVar("T")
@@ -33,6 +35,12 @@ def told(future: F, what: str, *, endless: bool = False) -> F:
 
     future.add_done_callback(over)
     return future
+
+
+def unheard(error: BaseException | None, what: str) -> None:
+    """Logs the error of work whose caller has left. A refusal (InsulaError) concerned the caller alone."""
+    if error is not None and not isinstance(error, InsulaError):
+        log.error("%s failed after its caller had left", what, exc_info=error)
 
 
 class Tasks:

@@ -26,6 +26,7 @@ import uvloop
 
 from insula import examples
 from insula.assembly import House, assembled
+from insula.background import told
 from insula.deployments.contract import Deployments
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
@@ -190,7 +191,7 @@ class Server:
             await waiting
         else:
             starting.cancel()
-            await asyncio.wait((starting,))
+            await asyncio.wait((told(starting, "the start that was interrupted"),))
         log.info("stopping; a second signal ends the process at once")
         await self.stop()
         log.info("stopped")

@@ -188,7 +188,7 @@ class TestClashes:
         first = asyncio.create_task(kept.manager.deploy(pair[0]))
         await kept.writing.wait()
         with pytest.raises(CallerError, match=r"would both answer at /a\.b\.C/") as caught:
-            await kept.manager.deploy(pair[1])
+            await asyncio.wait_for(kept.manager.deploy(pair[1]), 30)
         assert (caught.value.code, caught.value.http_status) == (Code.ABORTED, 409)
         kept.may_write.set()
         await first

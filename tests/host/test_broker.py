@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import json
 from collections.abc import Awaitable, Mapping
@@ -131,6 +132,29 @@ def test_any_bytes_get_an_answer(request: bytes) -> None:
         answer = function(scope(), request)
         assert isinstance(answer, bytes)
         assert json.loads(answer)["success"] is False
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("begun", [False, True])
+async def test_what_is_given_up_before_its_first_step_warns_of_nothing(
+    host: Host, begun: bool, recwarn: pytest.WarningsRecorder
+) -> None:
+    for ends in (True, False):
+        answer = host.broker.run_host_api(host.scope, b'{"api":"test.probe","method":"later"}')
+        assert inspect.iscoroutine(answer)
+        if not begun:
+            answer.close()
+        elif ends:
+            task = asyncio.create_task(answer)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            del task
+        else:
+            assert json.loads(await answer)["success"]
+        del answer
+        gc.collect()
+    assert recwarn.list == []
 
 
 class Late:

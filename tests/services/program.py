@@ -123,6 +123,10 @@ class MemoryProgram:
         self.living = 0
         self.closed = False
 
+    @property
+    def memory(self) -> int:
+        return self.living
+
     def instantiate(self) -> asyncio.Future[Instance]:
         return asyncio.ensure_future(self._instantiate(len(self.instances) + 1))
 

@@ -66,17 +66,19 @@ APIS = ("okra.time", "okra.call", "okra.state")
 
 
 class Watching(OkraAbi):
-    """Notes what guests are given of the host: how often TIMEOUT, and how often anything after their deadline."""
+    """Notes what guests are given of the host: how often TIMEOUT, and in which calls anything after their deadline."""
 
     def __init__(self) -> None:
         self.told = 0
-        self.late = 0
+        self.late: set[str] = set()
 
     def imports(self, functions: Mapping[str, HostFunction]) -> Sequence[HostImport]:
         def watched(each: HostImport) -> HostImport:
             def give(guest: Guest, answer: bytes) -> tuple[int, ...]:
                 self.told += b'"TIMEOUT"' in answer
-                self.late += time.monotonic() >= guest.scope.call.deadline  # type: ignore[attr-defined]
+                call: Call = guest.scope.call  # type: ignore[attr-defined]
+                if time.monotonic() >= call.deadline:
+                    self.late.add(call.request_id)
                 return each.give(guest, answer)
 
             return replace(each, give=give)
@@ -133,6 +135,7 @@ async def town(cache: Path, tmp_path: Path) -> AsyncIterator[Town]:  # noqa: F81
 async def test_no_guest_is_told_of_its_own_deadline(town: Town, make: Any) -> None:
     service = ServiceId("shop", "A", "v1")
     ends: list[object] = []
+    answered: set[str] = set()
 
     async def caller(numbers: range) -> None:
         for number in numbers:
@@ -140,8 +143,9 @@ async def test_no_guest_is_told_of_its_own_deadline(town: Town, make: Any) -> No
             request = json.dumps(make(milliseconds)).encode()
             deadline = time.monotonic() + (milliseconds + number % 3 - 1) / 1000
             try:
-                answer = town.registry.submit(Call(service, "relay", request, deadline))
+                answer = town.registry.submit(Call(service, "relay", request, deadline, request_id=str(number)))
                 reply = answer if isinstance(answer, Reply) else await answer
+                answered.add(str(number))
                 ends.append(json.loads(reply.payload)["success"])
             except InsulaError as error:
                 ends.append(error.code)
@@ -150,6 +154,7 @@ async def test_no_guest_is_told_of_its_own_deadline(town: Town, make: Any) -> No
     watching = town.workshop.abi
     assert isinstance(watching, Watching)
     assert watching.told == 0
+    assert not watching.late & answered, "no answer of a guest that went on past its deadline"
     assert set(ends) <= {True, Code.DEADLINE_EXCEEDED}
     assert len(ends) == CALLS
     assert Code.DEADLINE_EXCEEDED in ends, "or this has tried nothing"

@@ -139,6 +139,28 @@ async def test_keeps_swept_until_it_is_cancelled(state: StateRepository, clock: 
         await task
 
 
+async def test_a_sweep_that_fails_is_logged_and_the_next_one_comes(
+    state: StateRepository, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    swept = asyncio.Event()
+    sweeps = 0
+
+    async def sweep() -> int:
+        nonlocal sweeps
+        sweeps += 1
+        if sweeps == 1:
+            raise KeyError("lost")
+        swept.set()
+        return 0
+
+    monkeypatch.setattr(state, "sweep", sweep)
+    task = asyncio.create_task(state.keep_swept(0.001))
+    await swept.wait()
+    task.cancel()
+    assert "expired values were not swept" in caplog.text
+    assert "KeyError" in caplog.text
+
+
 async def test_counts_every_increment(state: StateRepository) -> None:
     totals = await asyncio.gather(*(state.increment(S, "n") for _ in range(100)))
     assert sorted(totals) == list(range(1, 101))

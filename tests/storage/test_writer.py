@@ -131,6 +131,45 @@ async def test_a_group_that_does_not_commit_is_carried_out_one_by_one(fresh_url:
     await db.close()
 
 
+async def test_a_unit_that_would_end_the_thread_ends_no_more_than_its_group(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(_: Connection) -> None:
+        raise SystemExit
+
+    async with busy(db):
+        tasks = await queued(db.write(add("a")), db.write(leave), db.write(add("b")))
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {getattr(outcome, "reason", None) for outcome in outcomes} == {"outcome_unknown"}
+    assert "in a way that nobody foresaw" in caplog.text
+    await db.write(add("after"))
+    assert await names(db) == ["after"]
+
+
+async def test_the_error_of_a_write_or_read_whose_caller_left_is_logged(
+    db: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun, end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def lost(_: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        end.wait(30)
+        raise KeyError("lost")
+
+    for operation, what in ((db.write, "a write failed"), (db.read, "a read failed")):
+        task = asyncio.create_task(operation(lost))
+        await begun.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        end.set()
+        await db.write(add(what))
+        assert await names(db)
+        assert f"{what} after its caller had left" in caplog.text
+        begun.clear()
+        end.clear()
+
+
 async def test_a_unit_that_ends_the_transaction_hurts_no_other(db: Database) -> None:
     async with busy(db):
         tasks = await queued(db.write(add("a")), db.write(lambda c: c.rollback()), db.write(add("b")))

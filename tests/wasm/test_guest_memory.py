@@ -23,19 +23,22 @@ async def test_idle_ones_are_closed_before_an_instance_is_refused() -> None:
     memory, tenant = GuestMemory(100, asyncio.get_running_loop()), Tenant()
     asked: list[int] = []
 
-    def relieve(enough: Callable[[], bool]) -> None:
+    def relieve(enough: Callable[[], bool], least: int) -> None:
+        assert least == tenant.bytes + wanted
         for _ in range(3):
             if enough():
                 return
             asked.append(memory.held)
             memory.held -= 5
 
-    memory.relieve = relieve
+    memory.relieve, wanted = relieve, 100
     memory.start(100, tenant)
     assert not asked
     assert memory.change(95, tenant)
+    wanted = 10
     memory.start(10, tenant)
     assert asked == [95]
+    wanted = 90
     with pytest.raises(LimitError) as refused:
         memory.start(90, tenant)
     assert asked == [95, 90, 85, 80]
@@ -46,7 +49,8 @@ async def test_growth_near_the_bound_asks_once_for_idle_ones() -> None:
     memory, tenant = GuestMemory(100, asyncio.get_running_loop()), Tenant()
     asked = asyncio.Event()
 
-    def relieve(enough: Callable[[], bool]) -> None:
+    def relieve(enough: Callable[[], bool], least: int) -> None:
+        assert least == tenant.bytes
         assert not enough()
         asked.set()
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from insula.api.answers import HEALTH, health_answer, unforeseen
 from insula.api.parts import AdminParts
+from insula.background import told
 from insula.edge.admin_errors import error_body, error_headers
 from insula.errors import InsulaError
 
@@ -68,7 +69,8 @@ class AdminApp:
 
     async def _app(self) -> App:
         if self._built is None:
-            self._built = asyncio.create_task(asyncio.to_thread(_build, self._parts), name="build admin API")
+            build = asyncio.create_task(asyncio.to_thread(_build, self._parts))
+            self._built = told(build, "building the admin API")
         try:
             return await asyncio.shield(self._built)
         except Exception:

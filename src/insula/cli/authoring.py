@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Literal
 
 import click
 
 from insula.cli import options, output
-from insula.logs import escaped
 
 
 @click.command("new")
@@ -46,10 +44,7 @@ def build(folder: Path, as_json: bool) -> None:
     """
     from insula.build.project import build as build_project
 
-    def say(text: str) -> None:
-        print(escaped(text), file=sys.stderr)
-
-    built = build_project(folder, progress=say)
+    built = build_project(folder, progress=output.aside)
     path = _near(built.path)
     if as_json:
         output.as_json(

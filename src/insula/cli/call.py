@@ -13,7 +13,6 @@ import click
 from insula.cli import options, output
 from insula.cli.failures import CallFailedError, UnreachableError, UsageError
 from insula.errors import code_named
-from insula.logs import escaped
 
 _METHOD = re.compile(r"/?(?P<service>[A-Za-z_][\w]*(?:\.[A-Za-z_][\w]*)+)/(?P<method>[A-Za-z_]\w*)", re.ASCII)
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+)\s*:\s*([\t\x20-\x7e]*)")
@@ -52,10 +51,12 @@ def call(
     body = _input(given) if given is not None else b"{}"
     base = options.target(url=url).public()
     answer = _post(base, f"/{match['service']}/{match['method']}", body, _headers(headers), timeout)
-    if sys.stdout.isatty() and not as_json:
-        _print_answer(answer)
+    if not sys.stdout.isatty():
+        output.as_it_came(answer)
+    elif as_json:
+        output.lines(answer.decode("utf-8", "replace"))
     else:
-        print(answer.decode("utf-8", "replace"))
+        _print_answer(answer)
 
 
 def _input(given: str) -> bytes:
@@ -125,5 +126,4 @@ def _print_answer(answer: bytes) -> None:
     except (ValueError, RecursionError):
         output.line(answer.decode("utf-8", "replace"))
         return
-    for text in json.dumps(value, indent=2, ensure_ascii=False).split("\n"):
-        print(escaped(text, limit=1 << 30))
+    output.lines(json.dumps(value, indent=2, ensure_ascii=False))

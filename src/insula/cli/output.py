@@ -1,7 +1,8 @@
 """What commands print: aligned plain text for people, so that it can be read, grepped and pasted, and JSON for programs.
 
 There is no colour and there are no boxes: a table in a terminal, a file and a bug report look the same. What comes from
-packages and services is escaped, as it may hold control characters of a terminal.
+packages, services, servers and files is escaped here, as it may hold line ends and control characters of a terminal. An
+error is written by `failures`, by the same rule; nothing else prints.
 """
 
 from __future__ import annotations
@@ -17,6 +18,22 @@ from insula.logs import escaped
 def line(text: str = "") -> None:
     """One line of text for people."""
     print(escaped(text))
+
+
+def lines(text: str) -> None:
+    """A text of many lines for people, whole however long it is."""
+    for each in text.split("\n"):
+        print(escaped(each, limit=1 << 30))
+
+
+def aside(text: str) -> None:
+    """One line on stderr, beside what is printed for programs."""
+    print(escaped(text), file=sys.stderr)
+
+
+def as_it_came(answer: bytes) -> None:
+    """An answer for a program or a file, unchanged."""
+    print(answer.decode("utf-8", "replace"))
 
 
 def as_json(value: Any) -> None:

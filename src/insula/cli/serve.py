@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from insula.cli import options
+from insula.background import Tasks
+from insula.cli import options, output
 from insula.garbage import importing, serving
 
 if TYPE_CHECKING:
@@ -82,24 +82,28 @@ def run(config: Path | None, flags: dict[str, Any], deploy: tuple[str, ...]) -> 
         from insula.server import Server
 
     serving()
-    welcome: list[asyncio.Task[None]] = []  # a task that nobody holds may be collected before it has run
-    return Server(
-        settings, deploy=deploy, ready=lambda server: welcome.append(asyncio.create_task(_welcome(server)))
-    ).run()
+    tasks = Tasks()
+
+    def welcome(server: Server) -> None:
+        tasks.start(_welcome(server), "the welcome")
+
+    return Server(settings, deploy=deploy, ready=welcome).run()
 
 
 async def _welcome(server: Server) -> None:
     """Where the server is, and a line that can be pasted to try it."""
     public, admin = (_url(*address) for address in (server.address, server.admin_address))
-    print(f"Insula {version('insula')}\n  services  {public}\n  admin     {admin}")
+    lines = [f"Insula {version('insula')}", f"  services  {public}", f"  admin     {admin}"]
     # one that did not start has no endpoint to try
-    running = [service.id for service in server.deployments.list() if service.state != "stopped"]
+    running = [service.id for service in server.deployments.list() if service.state not in ("stopped", "starting")]
     if running:
         endpoints = (await server.deployments.show(running[0])).endpoints
         body = '{"name": "you"}' if running[0] == GREETER else "{}"
-        print(f"  try       curl -H 'Content-Type: application/json' -d '{body}' {public}{endpoints[0]}")
+        lines.append(f"  try       curl -H 'Content-Type: application/json' -d '{body}' {public}{endpoints[0]}")
     else:
-        print("  try       insula deploy NAME.okra.pkg")
+        lines.append("  try       insula deploy NAME.okra.pkg")
+    for line in lines:
+        output.line(line)
     sys.stdout.flush()
 
 

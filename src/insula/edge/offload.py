@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from insula.background import unheard
 from insula.errors import UnavailableError
 from insula.shares import Shares
 
@@ -107,4 +108,6 @@ class Offload:
                 job.result.set_exception(error)
             else:
                 job.result.set_result(work.result())
+        else:
+            unheard(error, "work in a thread of the edge")
         self._next()

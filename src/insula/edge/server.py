@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 
+from insula.background import told
 from insula.edge.fast_connection import FastConfig
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
@@ -103,7 +104,8 @@ class Listener:
         server.lifespan = self._config.lifespan_class(self._config)
         await server.on_tick(0)  # the date header exists before the first answer
         await server.startup(sockets=[self._sock])
-        self._ticker = asyncio.create_task(server.main_loop(), name=f"listener {self.port}")
+        what = f"the clock of port {self.port}"
+        self._ticker = told(asyncio.create_task(server.main_loop()), what, endless=True)
 
     async def stop(self, grace: float) -> None:
         """Accepts no more, ends idle connections, gives requests under way `grace` seconds, then ends those as well.

@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from types import CoroutineType
 from typing import Any
 
 import msgspec
@@ -95,7 +96,7 @@ class Broker:
             return self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
         if isinstance(answer, bytes):
             return self._success(label, answer)
-        return self._later(scope, label, answer)
+        return self._later(scope, label, _Given(answer))
 
     async def _run_large(self, scope: Scope, request: bytes) -> bytes:
         label = "?"
@@ -118,7 +119,7 @@ class Broker:
             return await self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
         if isinstance(answer, bytes):
             return self._success(label, answer)
-        return await self._later(scope, label, answer)
+        return await self._later(scope, label, _Given(answer))
 
     def next(self, scope: Scope, request: bytes) -> bytes | Awaitable[bytes]:
         """Gives the next chunk of an iterator of this call."""
@@ -158,9 +159,9 @@ class Broker:
             )
         return operation
 
-    async def _later(self, scope: Scope, label: str, answer: Awaitable[bytes]) -> bytes:
+    async def _later(self, scope: Scope, label: str, given: _Given) -> bytes:
         try:
-            return self._success(label, await answer)
+            return self._success(label, await given.answer)
         except Exception as error:
             told = self._failed(label, error)
             return await self._after_the_call(scope, told) if _ends_the_call(scope, error) else told
@@ -199,6 +200,20 @@ class Broker:
         return _failures.encode(
             {"success": False, "error": {"code": error.code, "message": error.message[:_MAX_ERROR]}}
         )
+
+
+class _Given:
+    """What an operation answers later. Where the call is over before the first step of that, a coroutine is closed, which
+    would otherwise be reported as never awaited."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: Awaitable[bytes]) -> None:
+        self.answer = answer
+
+    def __del__(self) -> None:
+        if isinstance(self.answer, CoroutineType):
+            self.answer.close()
 
 
 def _ends_the_call(scope: Scope, error: Exception) -> bool:

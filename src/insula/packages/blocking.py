@@ -7,6 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import ParamSpec, TypeVar
 
+from insula.background import unheard
+
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
@@ -21,5 +23,5 @@ async def in_thread(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwa
         while not work.done():
             with suppress(asyncio.CancelledError):
                 await asyncio.wait([work])
-        work.exception()  # taken note of: nobody else will ask for it
+        unheard(work.exception(), getattr(function, "__name__", "work in a thread"))
         raise

@@ -1,4 +1,4 @@
-"""Room for guests where there is little: idle instances are closed before their time, the most numerous first."""
+"""Room for guests where memory is scarce: idle instances are closed before their time, of the largest services first."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from insula.services.generation import Generation
 
 
-def relieve(generations: Iterable[Generation], enough: Callable[[], bool]) -> None:
-    """Closes what is idle above each service's minimum, service by service, until that is `enough`."""
-    for generation in sorted(generations, key=lambda one: one.service.instances()["idle"], reverse=True):
-        if enough():
+def relieve(generations: Iterable[Generation], enough: Callable[[], bool], least: int) -> None:
+    """Closes what is idle above each service's minimum, service by service, until that is `enough`. A service that has less
+    than `least` bytes keeps its own: it does not make room for a larger one."""
+    services = [generation.service for generation in generations]
+    for service in sorted(services, key=lambda one: one.memory, reverse=True):
+        if service.memory < least or enough():
             return
-        generation.service.shed()
+        service.shed()

@@ -91,6 +91,7 @@ class Service:
         self.last_error: str | None = None
         self.successor: Dispatcher | None = None
         self.counts = Counts()
+        self._program = program
         self._runner = program.runner
         self._calls_host = program.calls_host
         self._methods = methods
@@ -132,6 +133,11 @@ class Service:
         """How many instances there are of each kind, and how many there may be."""
         pool = self._pool
         return {"idle": len(pool.idle), "busy": pool.busy, "starting": pool.starting, "max": pool.maximum}
+
+    @property
+    def memory(self) -> int:
+        """Bytes of memory that its instances have, and may grow to at the moment."""
+        return self._program.memory
 
     def mailbox(self) -> dict[str, int]:
         """How many calls wait, and how many may."""

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
+from insula.background import unheard
 from insula.storage.faults import Fault, diagnose, refusal
 from insula.storage.link import Link
 from insula.storage.presence import Presence
@@ -92,9 +93,11 @@ class Readers:
         waiting = reading.future
         if work.cancelled():
             waiting.cancel()
-        elif (error := work.exception()) is not None:  # seen, so that asyncio does not report it where the caller left
+        elif (error := work.exception()) is not None:
             if not waiting.done():
                 waiting.set_exception(error)
+            else:
+                unheard(error, "a read")
         elif not waiting.done():
             waiting.set_result(work.result())
 

@@ -251,6 +251,9 @@ class StateRepository:
             except InsulaError as error:
                 log.warning("expired values were not swept: %s", error.message)
                 swept = 0
+            except Exception:
+                log.exception("expired values were not swept")
+                swept = 0
             if swept < SWEEP_BATCH:
                 await asyncio.sleep(every)
 

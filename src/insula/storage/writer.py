@@ -28,7 +28,8 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from insula.errors import UnavailableError
+from insula.background import thread, unheard
+from insula.errors import InsulaError, UnavailableError
 from insula.storage.faults import Fault, diagnose, log, refusal, unreachable
 from insula.storage.link import Link
 from insula.storage.turns import Places, Turns
@@ -83,7 +84,7 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job[Any] | None] = queue.SimpleQueue()
         self._turns: Turns[Job[Any]] = Turns()  # the thread's alone
-        self._thread = threading.Thread(target=self._run, name="insula-writer", daemon=True)
+        self._thread = thread(self._run, "insula-writer")
         self._thread.start()
 
     def submit(self, unit: Callable[[Connection], T], lock: str, tenant: str, size: int) -> Job[T]:
@@ -111,7 +112,7 @@ class Writer:
                 self._report([(job, None, None) for job in withdrawn])
             if group:
                 group.sort(key=_lock)
-                self._report(self._carry_out(group))
+                self._report(self._survive(group))
 
     def _let_in(self) -> bool:
         """Puts in line all that has come, waiting for it where the line is empty. True at the end of the queue."""
@@ -132,6 +133,20 @@ class Writer:
             job = self._turns.take()
             (group if job.claim() else withdrawn).append(job)
         return group, withdrawn
+
+    def _survive(self, group: list[Job[Any]]) -> list[_Outcome]:
+        """The outcomes of a group, whatever happens: without this thread every later write would wait in vain."""
+        try:
+            return self._carry_out(group)
+        except BaseException:
+            log.exception("a group of %d writes failed in a way that nobody foresaw", len(group))
+            self._link.close()
+            why = InsulaError(
+                "the write failed and may or may not have been made",
+                reason="outcome_unknown",
+                hint="read the present state before trying again; the server's log says why",
+            )
+            return [(job, None, copy.copy(why)) for job in group]
 
     def _carry_out(self, group: list[Job[Any]]) -> list[_Outcome]:
         if len(group) > 1:
@@ -235,6 +250,7 @@ class Writer:
         for job, value, error in outcomes:
             self._places.leave(job.tenant, job.size)
             if job.future.done():
+                unheard(error, "a write")
                 continue
             if error is None:
                 job.future.set_result(value)

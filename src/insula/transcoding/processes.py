@@ -26,6 +26,7 @@ from functools import partial
 
 import msgspec
 
+from insula.background import unheard
 from insula.errors import DeadlineError, InsulaError, LimitError, UnavailableError
 from insula.schema.bounds import Bounds
 from insula.schema.model import Schema
@@ -147,6 +148,8 @@ class CodecProcesses:
                 answer.set_exception(error)
             else:
                 answer.set_result(work.result())
+        else:
+            unheard(error, f"a codec process of {job.subject.service}")
         if not self._closed:
             self._start()
 

@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 from typing import TYPE_CHECKING
 
+from insula.background import unheard
 from insula.errors import LimitError
 from insula.schema.binary_codec import Messages, messages_of, read_registry
 from insula.schema.descriptors import to_descriptor_set
@@ -50,7 +51,7 @@ class MessageStore:
         """The registry of a schema is looked up by its descriptor from now on, as long as it is there."""
         del self._made[key]
         if not task.cancelled():
-            task.exception()
+            unheard(task.exception(), "the binary form of a schema")
 
     async def _make(self, schema: Schema) -> Registry:
         async with self._one:

@@ -177,9 +177,12 @@ Runner: TypeAlias = Callable[["Instance", bytes, Any, float], "bytes | asyncio.F
 
 class Program(Protocol):
     """A module with its host functions, WASI and limits: what instances are made of. `calls_host`: whether its guests can
-    call any of the functions, so that the scope of a call is ever looked at."""
+    call any of the functions, so that the scope of a call is ever looked at. `memory`: bytes that its instances have."""
 
     calls_host: bool
+
+    @property
+    def memory(self) -> int: ...
 
     def instantiate(self) -> asyncio.Future[Instance]:
         """A new instance, its `_initialize` (where there is one) already run. Fails with InsulaError."""

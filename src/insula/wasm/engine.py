@@ -161,6 +161,10 @@ class NativeProgram:
         self._instances: set[OwnedInstance] = set()
         self._closed = False
 
+    @property
+    def memory(self) -> int:
+        return self._memory.bytes
+
     def instantiate(self) -> asyncio.Future[Instance]:
         self._check_open()
         engine = self._engine
@@ -186,7 +190,7 @@ class NativeProgram:
             left=instance.left,
         )
         instance.job = job
-        job.begin_in_worker()
+        job.begin_in_worker(counts=False)
         return job.future
 
     def runner(self, exchange: Exchange) -> Runner:
@@ -332,6 +336,7 @@ class OwnedInstance(LiveInstance):
             self._uncount()
             if self.alive:
                 self.stop()
+                self._weighs(0)  # at once, for whatever it makes room for; it is freed in a moment
                 self._program._schedule.free(self)
         else:
             self.stop()

@@ -57,15 +57,16 @@ class Tenant:
 class GuestMemory:
     """At most `most` bytes. `held` is what the instances have that are counted, `leased` by how much those that run may
     grow. `scarce` is a plain field, for the hot path: whether a guest on the loop needs a lease. `relieve` closes idle
-    instances until its argument answers True. Used by every thread that runs guests; `start`, `note`, `expect` and
-    `relieve` are the loop's."""
+    instances until its first argument answers True, of services that have at least so many bytes as the second says: none
+    makes room for one that would then have more than it. Used by every thread that runs guests; `start`, `note`, `expect`
+    and `relieve` are the loop's."""
 
     def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         self.most = most
         self.held = 0
         self.leased = 0
         self.scarce = False
-        self.relieve: Callable[[Callable[[], bool]], None] = lambda enough: None
+        self.relieve: Callable[[Callable[[], bool], int], None] = lambda enough, least: None
         self._largest = 0
         self._loop = loop
         self._lock = threading.Lock()
@@ -82,7 +83,7 @@ class GuestMemory:
     def start(self, size: int, tenant: Tenant) -> None:
         """Before an instance is made that begins with `size` bytes; LimitError where its tenant may not have as much."""
         if not self._fits(size, tenant):
-            self.relieve(lambda: self._fits(size, tenant))
+            self.relieve(lambda: self._fits(size, tenant), tenant.bytes + size)
             if not self._fits(size, tenant):
                 raise self.refusal()
 
@@ -103,29 +104,30 @@ class GuestMemory:
             low = by > 0 and self.held > self.most * _SCARCE and not self._asked
             self._asked = self._asked or low
         if low:
-            self._loop.call_soon_threadsafe(self._relieve)
+            self._loop.call_soon_threadsafe(self._relieve, tenant)
         return self.held <= self.most
 
-    def lease(self, wanted: int, tenant: Tenant) -> int:
-        """The bytes, at most `wanted`, by which a guest may grow that is about to run."""
+    def lease(self, wanted: int, tenant: Tenant, *, starts: bool = False) -> int:
+        """The bytes, at most `wanted`, by which a guest may grow that is about to run. One that starts needs few, and
+        leaves the large part to one that is called."""
         with self._lock:
             left = self.most - self.held - self.leased
             if left - wanted >= self._largest:
                 granted = wanted
             else:
                 granted = min(wanted, self._allowed(tenant))
-                if self._leases:
+                if starts or self._leases:
                     granted = min(granted, max(0, left // _PART))
-            self._leases += 1
+            self._leases += not starts
             self.leased += granted
             tenant.bytes += granted
             self._look()
             return granted
 
-    def settle(self, granted: int, tenant: Tenant) -> None:
+    def settle(self, granted: int, tenant: Tenant, *, starts: bool = False) -> None:
         """Gives a lease back, once the guest has come out and was weighed."""
         with self._lock:
-            self._leases -= 1
+            self._leases -= not starts
             self.leased -= granted
             tenant.bytes -= granted
             self._look()
@@ -144,9 +146,9 @@ class GuestMemory:
     def _look(self) -> None:
         self.scarce = self.most - self.held - self.leased < 2 * self._largest
 
-    def _relieve(self) -> None:
+    def _relieve(self, tenant: Tenant) -> None:
         self._asked = False
-        self.relieve(lambda: self.held <= self.most * _EASE)
+        self.relieve(lambda: self.held <= self.most * _EASE, tenant.bytes)
 
     def refusal(self) -> LimitError:
         """The error for a guest that needs more."""

@@ -65,6 +65,7 @@ class LiveInstance(Cell):
             "_epoch",
             "_giving",
             "_lease",
+            "_leased_to_start",
             "_memory_of_all",
             "_tenant",
             "_ticker",
@@ -80,6 +81,7 @@ class LiveInstance(Cell):
         self._tenant = tenant
         self._weight = 0
         self._lease = 0
+        self._leased_to_start = False
         self.leased = False
         self.alive = True
         self.stopped = False
@@ -139,7 +141,8 @@ class LiveInstance(Cell):
         """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few."""
         self._weighs(self.size() or self._weight)
         wanted = max(0, self.template.memory_bytes - self._weight)
-        self._lease = self._memory_of_all.lease(wanted, self._tenant)
+        self._lease = self._memory_of_all.lease(wanted, self._tenant, starts=self.lost)
+        self._leased_to_start = self.lost
         few = self._lease < wanted
         if few or self.leased:
             self.leased = few
@@ -161,7 +164,7 @@ class LiveInstance(Cell):
         """After it ran: is weighed, and gives back the bytes by which it did not grow."""
         self._weighs(self.size() or self._weight)
         granted, self._lease = self._lease, 0
-        self._memory_of_all.settle(granted, self._tenant)
+        self._memory_of_all.settle(granted, self._tenant, starts=self._leased_to_start)
 
     def weigh(self) -> None:
         """LimitError where it has grown and all guests have more than they may."""

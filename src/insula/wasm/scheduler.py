@@ -187,10 +187,10 @@ class Running(Generic[T]):
         self._spent = 0.0
         self._waiting: asyncio.Future[Any] | asyncio.TimerHandle | None = None
 
-    def begin_in_worker(self) -> None:
-        """The first step, or the first after a wait, in a worker."""
+    def begin_in_worker(self, *, counts: bool = True) -> None:
+        """The first step in a worker. A call counts as one that waits, a start does not."""
         self._fresh = True
-        self._submit()
+        self._submit(counts=counts)
 
     def begin_later(self) -> None:
         """The first step in a later turn of the loop."""
@@ -293,7 +293,8 @@ class Running(Generic[T]):
 
     def _go_on(self) -> None:
         if self._pace.slow:
-            self.begin_in_worker()
+            self._fresh = True
+            self._submit()
         elif self._schedule.turn.full:
             self._defer()
         else:
@@ -308,7 +309,8 @@ class Running(Generic[T]):
         if monotonic() >= self._deadline:
             self._late_here()
         elif self._pace.slow:
-            self.begin_in_worker()
+            self._fresh = True
+            self._submit()
         else:
             self._run_here()
 
@@ -336,10 +338,10 @@ class Running(Generic[T]):
             schedule.missed(pace, took)
         self._follow(outcome)
 
-    def _submit(self) -> None:
+    def _submit(self, *, counts: bool = False) -> None:
         self._in_worker = True
         self._instance.inline = False
-        self._schedule.workers.submit(self._lane, self._work)
+        self._schedule.workers.submit(self._lane, self._work, counts=counts)
 
     def _returned(self, outcome: _Outcome) -> None:
         self._in_worker = False

@@ -8,9 +8,10 @@ the other, so that no guest ever runs without a clock.
 from __future__ import annotations
 
 import queue
-import threading
 import time
 from collections.abc import Callable
+
+from insula.background import thread
 
 #: Seconds between two epochs, and how many pass without use before the ticker sleeps.
 PERIOD = 0.0025
@@ -28,7 +29,7 @@ class Ticker:
         self._tick = tick
         self._sleep = sleep
         self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="insula-epoch", daemon=True).start()
+        thread(self._run, "insula-epoch").start()
 
     def wake(self) -> None:
         """Where `asleep` was seen after `used` was set."""

@@ -17,7 +17,9 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from functools import partial
 
+from insula.background import thread
 from insula.errors import LimitError
 from insula.shares import Shares
 
@@ -25,14 +27,14 @@ log = logging.getLogger("insula.wasm")
 
 
 class Lane:
-    """The jobs of one program. `name` is the tenant's, for messages."""
+    """The jobs of one program, each with whether it counts as one that waits. `name` is the tenant's, for messages."""
 
     __slots__ = ("name", "running", "waiting")
 
     def __init__(self, name: str = "this service") -> None:
         self.name = name
         self.running = 0
-        self.waiting: deque[Callable[[], None]] = deque()
+        self.waiting: deque[tuple[Callable[[], None], bool]] = deque()
 
 
 class Workers:
@@ -57,17 +59,19 @@ class Workers:
         """LimitError where as many jobs of the lane wait as may."""
         if not self._room.has_room(lane):
             raise LimitError(
-                f"{lane.name} has {len(lane.waiting)} calls that wait for a thread, which is its share",
+                f"{lane.name} has {self._room.used(lane)} calls that wait for a thread, which is its share",
                 reason="worker_backlog",
                 hint="try again in a moment; the operator may raise limits.worker_threads",
                 retry_after=1.0,
             )
 
-    def submit(self, lane: Lane, job: Callable[[], None]) -> None:
-        """Runs a job, which does not raise, in a thread when it is its turn."""
+    def submit(self, lane: Lane, job: Callable[[], None], *, counts: bool = True) -> None:
+        """Runs a job, which does not raise, in a thread when it is its turn. A start, and a job that goes on with what has
+        begun, do not count as one that waits: there are no more of those than instances."""
         self.busy += 1
-        self._room.take_anyway(lane)
-        lane.waiting.append(job)
+        if counts:
+            self._room.take_anyway(lane)
+        lane.waiting.append((job, counts))
         if lane.running < self._share:
             self._ready[lane] = None
         self._hand_out()
@@ -83,12 +87,15 @@ class Workers:
 
     def withdraw(self, lane: Lane, job: Callable[[], None]) -> bool:
         """Takes back a job that has not begun; False where it has."""
-        try:
-            lane.waiting.remove(job)
-        except ValueError:
+        for entry in lane.waiting:
+            if entry[0] == job:
+                break
+        else:
             return False
+        lane.waiting.remove(entry)
         self.busy -= 1
-        self._room.give(lane)
+        if entry[1]:
+            self._room.give(lane)
         if not lane.waiting:
             self._ready.pop(lane, None)
         self._hand_out()
@@ -107,16 +114,17 @@ class Workers:
     def join(self, seconds: float) -> None:
         """Waits for the threads to end, so long at most. Blocks."""
         end = time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+        for each in self._threads:
+            each.join(max(0.0, end - time.monotonic()))
 
     def _hand_out(self) -> None:
         while self._ready and self._running < self._most:
             lane, _ = self._ready.popitem(last=False)
-            job = lane.waiting.popleft()
+            job, counts = lane.waiting.popleft()
             lane.running += 1
             self._running += 1
-            self._room.give(lane)
+            if counts:
+                self._room.give(lane)
             if lane.waiting and lane.running < self._share:
                 self._ready[lane] = None
             self._jobs.put(job)
@@ -124,9 +132,9 @@ class Workers:
 
 
 def _start(jobs: queue.SimpleQueue[Callable[[], None] | None], name: str) -> threading.Thread:
-    thread = threading.Thread(target=_run, args=(jobs,), name=name, daemon=True)
-    thread.start()
-    return thread
+    started = thread(partial(_run, jobs), name)
+    started.start()
+    return started
 
 
 def _run(jobs: queue.SimpleQueue[Callable[[], None] | None]) -> None:

@@ -103,6 +103,10 @@ class ThreadProgram:
         self._closed = False
         self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
 
+    @property
+    def memory(self) -> int:
+        return 0  # it is not counted here
+
     def instantiate(self) -> asyncio.Future[Instance]:
         self._check_open()
         self._engine.workers.check_room()

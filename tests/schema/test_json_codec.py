@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from insula.errors import CallerError, Code, GuestError, InsulaError, PackageError
 from insula.schema.bounds import Bounds
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import SMALL, Elsewhere, JsonCodecs, WholeCodec, compile_all, compile_json
+from insula.schema.json_codec import INLINE_BYTES, SMALL, Elsewhere, JsonCodecs, WholeCodec, compile_all, compile_json
 from insula.schema.model import Schema
 
 SCHEMA = parse_idl(
@@ -371,3 +371,54 @@ def test_types_that_nest_too_deeply_are_refused_at_the_deploy() -> None:
     JsonCodecs(chain(1_500), Bounds(), nowhere).prepare()
     with pytest.raises(PackageError, match="nest too deeply"):
         JsonCodecs(chain(990, "!"), Bounds(), nowhere).prepare()
+
+
+LISTS = parse_idl(
+    """@okra(namespace: "a") service S { f(input: T): T }
+    type T { s: [String!] l: [Long!] t: [Time!] d: [Double!] r: [R!] } type R { """
+    + " ".join(f"field_{number}: String!" for number in range(500))
+    + " }"
+)
+
+
+@pytest.mark.parametrize(
+    ("item", "count", "inline"),
+    [
+        (b's":["a"', 1, True),
+        (b's":["%b"' % (b"x" * 200_000), 1, True),
+        (b's":["%b"' % (b"x" * INLINE_BYTES), 1, False),
+        (b's":["a"', 4_000, True),
+        (b's":["a"', 60_000, False),
+        (b'l":[1', 1_000, True),
+        (b'l":[1', 10_000, False),
+        (b't":["2026-05-29T08:35:13Z"', 100, True),
+        (b't":["2026-05-29T08:35:13Z"', 3_000, False),
+        (b'd":[0.5', 2_000, True),
+        (b'd":[5e-324', 1_000, False),  # 22 us each
+        (b'r":[{}', 3, True),
+        (b'r":[{}', 100, False),
+        (b'z":[%b%b' % (b"[" * 150, b"]" * 150), 3, True),
+        (b'z":[%b%b' % (b"[" * 150, b"]" * 150), 200, False),
+        (b's":null,"z":["a"', 100, True),
+        (b't":["2026-05-29T08:35:13Z",null', 400, False),  # which is read step by step
+    ],
+)
+def test_what_may_take_long_is_done_elsewhere(item: bytes, count: int, inline: bool) -> None:
+    class ElsewhereError(Exception):
+        pass
+
+    def elsewhere(_body: bytes, _deadline: float) -> Future[bytes]:
+        raise ElsewhereError
+
+    key, _, value = item.rpartition(b'":[')
+    text = b'{"%b":[%b]}' % (key, b",".join([value] * count))
+    codec = JsonCodecs(LISTS, Bounds(), lambda _: (elsewhere, elsewhere)).of("f")
+    for way in (codec.read_input, codec.write_output):
+        done = True
+        try:
+            way(text, 1e9)
+        except ElsewhereError:
+            done = False
+        except InsulaError:
+            pass
+        assert done == inline

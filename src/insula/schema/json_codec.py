@@ -39,7 +39,7 @@ from insula.schema.json_text import (
 )
 from insula.schema.json_types import JsonTypes, fields_in_rings
 from insula.schema.json_walk import Direction, JsonError, JsonRules, TooLarge, check_room, parse
-from insula.schema.json_weight import BYTE_NS, LONG_NUMBER_NS, STEP_NS, Weight
+from insula.schema.json_weight import BYTE_NS, LONG_NUMBER_NS, STEP_NS, TIME_NS, Weight
 from insula.schema.model import Method, Schema
 from insula.schema.names import split_list
 from insula.schema.policy import is_stream
@@ -52,8 +52,9 @@ MAX_IN_RINGS = 1_000
 #: Nanoseconds that one text may take on the event loop, and bytes of one.
 INLINE_NS = 2_500_000
 INLINE_BYTES = 262_144
-#: Numbers in a text of the plain case that take the decoder long.
+#: Numbers in a text of the plain case that take the decoder long, and timestamps.
 _PLAIN_LONG_NUMBERS = 50
+_PLAIN_TIMES = 500
 #: Bytes that the depth of a text on the event loop may take a look at, over all levels.
 _INLINE_LEVELS = 1_000_000
 #: Bytes, and fields, that the plain case may make at most, before it is seen whether they are too many.
@@ -322,7 +323,7 @@ def _measured(
 ) -> _Way:
     """Reads or writes a text of any size: measured first, then the plain case, then step by step."""
     direction, most = side.direction, side.most
-    zero_bytes, fields, growth, value_ns, object_ns, floats = weight
+    zero_bytes, fields, growth, value_ns, object_ns, floats, times = weight
     plain_bytes = _plain_bytes(weight, side)
 
     def measured(text: bytes, deadline: float) -> Any:
@@ -332,6 +333,7 @@ def _measured(
             and text.isascii()
             and opening(text) <= MAX_DEPTH
             and (not floats or long_numbers(text) <= _PLAIN_LONG_NUMBERS)
+            and (not times or text.count(b"T") <= _PLAIN_TIMES)
         ):
             try:
                 out = encode(decode(text))
@@ -347,6 +349,8 @@ def _measured(
         cost = size * BYTE_NS + values * value_ns + objects * object_ns
         if floats and elsewhere is not None:
             cost += long_numbers(text) * LONG_NUMBER_NS
+        if times:
+            cost += text.count(b"T") * TIME_NS
         if elsewhere is not None and cost > INLINE_NS:
             return elsewhere(text, deadline)
         if not side.check(text, values, elsewhere is not None):

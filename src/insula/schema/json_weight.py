@@ -7,7 +7,6 @@ for each byte, value and object; they decide where the work is done, never what 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from insula.schema.json_scalars import EPOCH
@@ -25,7 +24,12 @@ STEP_NS = 3_000
 #: Nanoseconds that the decoder takes for a number like 5e-324 or 1e300, or for one of as many digits.
 LONG_NUMBER_NS = 22_000
 
-_CONVERTED_NS = {Kind.INT64: 400, Kind.TIMESTAMP: 1_600}
+#: Nanoseconds of a timestamp; each has a T.
+TIME_NS = 1_600
+
+_FINISHED = (Kind.INT64, Kind.TIMESTAMP)
+#: Nanoseconds of a 64-bit number in a list; one in a field is FINISHED_NS.
+_LISTED_NS = 400
 #: Bytes of a double that JSON writes in one digit: 1e9 leaves as 1000000000.0.
 _FLOAT_GROWTH = 24
 _GROWTH = 8
@@ -34,7 +38,8 @@ _SCALAR_ZERO = {Kind.STRING: 2, Kind.BYTES: 2, Kind.INT32: 1, Kind.FLOAT32: 3, K
 
 class Weight(NamedTuple):
     """The most that what an item reaches may cost. `zero_bytes` and `fields` are of the largest type: its own fields, and
-    those of the required messages in it. `floats` says whether there are any."""
+    those of the required messages in it. `floats` and `times` say
+    whether there are any."""
 
     zero_bytes: int
     fields: int
@@ -42,6 +47,7 @@ class Weight(NamedTuple):
     value_ns: int
     object_ns: int
     floats: bool
+    times: bool
 
 
 class Weights:
@@ -96,14 +102,14 @@ class Weights:
     def _is_finished(self, field: Field) -> bool:
         inner, _ = split_list(field.type)
         return json_name(field.name) != field.name or (
-            inner in SCALARS and SCALARS[inner].kind in _CONVERTED_NS and inner not in self._types
+            inner in SCALARS and SCALARS[inner].kind in _FINISHED and inner not in self._types
         )
 
     def of(self, item: str) -> Weight:
         """The weight of an item."""
         zero = fields = objects = 0
-        growth, value = self._leaf(item)
-        floats = growth == _FLOAT_GROWTH
+        growth, value = self._leaf(item, True)
+        leaves = {item}
         seen = {item}
         todo = [item] if item in self._types else []
         while todo:
@@ -113,23 +119,26 @@ class Weights:
             fields = max(fields, slots)
             objects = max(objects, slots * FIELD_NS + self._slots(name, self._finished, finished=True) * FINISHED_NS)
             for field in self._types[name].fields:
-                inner, _ = split_list(field.type)
-                grown, cost = self._leaf(inner)
+                inner, many = split_list(field.type)
+                leaves.add(inner)
+                grown, cost = self._leaf(inner, many)
                 spelt = min(len(field.name), len(json_name(field.name)))
                 growth = max(growth, grown + len(self.name(field)) - spelt)
                 value = max(value, cost)
-                floats = floats or grown == _FLOAT_GROWTH
                 if inner in self._types and inner not in seen:
                     seen.add(inner)
                     todo.append(inner)
-        return Weight(zero, fields, growth, value, objects, floats)
+        kinds = {SCALARS[leaf].kind for leaf in leaves if self._is_scalar(leaf)}
+        floats = not kinds.isdisjoint((Kind.FLOAT32, Kind.FLOAT64))
+        return Weight(zero, fields, growth, value, objects, floats, Kind.TIMESTAMP in kinds)
 
-    def _leaf(self, item: str) -> tuple[int, int]:
+    def _is_scalar(self, item: str) -> bool:
+        return item not in self._types and item not in self._enums
+
+    def _leaf(self, item: str, many: bool) -> tuple[int, int]:
         """Bytes that a value of an item may grow by, and what one costs."""
-        return (0, VALUE_NS) if item in self._types or item in self._enums else _scalar(SCALARS[item].kind)
-
-
-@lru_cache
-def _scalar(kind: Kind) -> tuple[int, int]:
-    growth = _FLOAT_GROWTH if kind in (Kind.FLOAT32, Kind.FLOAT64) else _GROWTH
-    return growth, VALUE_NS + _CONVERTED_NS.get(kind, 0)
+        if not self._is_scalar(item):
+            return 0, VALUE_NS
+        kind = SCALARS[item].kind
+        growth = _FLOAT_GROWTH if kind in (Kind.FLOAT32, Kind.FLOAT64) else _GROWTH
+        return growth, VALUE_NS + (_LISTED_NS if many and kind is Kind.INT64 else 0)

@@ -26,7 +26,7 @@ import psutil
 import uvloop
 import wasmtime
 
-from insula import garbage
+from insula import interpreter
 from insula.abi.okra import OkraAbi
 from insula.calls import Call, Reply, ServiceId
 from insula.services.service import Service, ServiceOptions
@@ -274,7 +274,7 @@ async def run(rounds: int) -> None:
 
 def main(rounds: int = 9) -> None:
     """Prints the sections. The garbage collector is a server's."""
-    garbage.serving()
+    interpreter.serving()
     uvloop.run(run(rounds))
 
 

@@ -37,8 +37,8 @@ KNOWS: dict[str, set[str]] = {
     "gateways": {"edge", "schema"},
     "api": {"deployments", "edge", "settings"},
     "build": {"packages", "schema"},
-    "garbage": set(),
-    "cli": {"build", "packages", "settings", "logs", "server", "garbage"},
+    "interpreter": set(),
+    "cli": {"build", "packages", "settings", "logs", "server", "interpreter"},
     "assembly": {
         "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings",
         "storage", "transcoding", "wasm",
@@ -46,7 +46,7 @@ KNOWS: dict[str, set[str]] = {
     "examples": set(),
     "server": {"assembly", "deployments", "edge", "examples", "logs", "settings"},
     "__init__": {"server", "settings"},
-    "__main__": {"cli", "garbage"},
+    "__main__": {"cli", "interpreter"},
 }  # fmt: skip
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -27,7 +27,7 @@ from array import array
 from typing import Any
 
 from bench.turns.client import come_first
-from insula.garbage import importing, serving
+from insula.interpreter import importing, serving
 
 BEAT = 0.001
 #: A turn longer than this (s) is counted as long.

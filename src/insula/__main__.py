@@ -2,7 +2,7 @@
 
 import sys
 
-from insula.garbage import importing
+from insula.interpreter import importing
 
 
 def run() -> int:

@@ -11,7 +11,7 @@ import click
 
 from insula.background import Tasks
 from insula.cli import options, output
-from insula.garbage import importing, serving
+from insula.interpreter import importing, serving
 
 if TYPE_CHECKING:
     from insula.server import Server

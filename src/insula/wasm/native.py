@@ -43,8 +43,10 @@ from insula.wasm.traps import of_error, of_trap
 #: The longest parameter or result list of a function that is entered or imported.
 ROOM = 16
 
-#: Epochs that a guest may run before it is looked at: between one and two periods of the ticker.
-_SLICE = c_uint64(2)
+#: Epochs that a guest may run before it is looked at, on the loop and in a worker: the first is one to two periods of the
+#: ticker. Each look takes the interpreter.
+SLICE, LONG_SLICE = 2, 4
+_SLICES = {SLICE: c_uint64(SLICE), LONG_SLICE: c_uint64(LONG_SLICE)}
 _NO_TIME = c_uint64(0)
 
 _KINDS = {"i32": 0, "i64": 1}
@@ -125,7 +127,7 @@ def _on_epoch(context: int, _data: int, delta: Any, kind: Any) -> int:
     cell = None
     try:
         cell = _cells[context]
-        delta[0] = 2
+        delta[0] = cell.epochs
         cell.weigh()
         if cell.yields and not cell.depth:
             kind[0] = _YIELD
@@ -374,7 +376,7 @@ class Cell:
             "_placing",
             "_pointer",
         ),
-        *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth"),
+        *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth", "epochs"),
         *("failure", "helpers", "limit", "lost", "outcome", "reply", "room", "room_at", "template", "yields"),
     )
 
@@ -387,6 +389,7 @@ class Cell:
         self.depth = 0
         self.helpers = 0
         self.lost = True
+        self.epochs = SLICE
         self.limit = 0
         self.room_at = 0
         self.room = -1
@@ -555,7 +558,7 @@ class Cell:
         """Gives the guest a new slice of time from now on."""
         if self._store is None:
             raise GuestError("the instance is gone")
-        _set_epoch_deadline(self._context, _SLICE)
+        _set_epoch_deadline(self._context, _SLICES[self.epochs])
 
     def yield_soon(self) -> None:
         """Ends the slice at the guest's next step."""

@@ -29,6 +29,7 @@ from insula.wasm.contract import Exchange, OverranError, RefusalError, UnbegunEr
 from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance, cancelled, discard, give_up
 from insula.wasm.machine import UNTIDY, machine
+from insula.wasm.native import LONG_SLICE, SLICE
 from insula.wasm.pace import LONG, NOTE, Pace
 from insula.wasm.ticker import Ticker
 from insula.wasm.turn import Turn
@@ -40,7 +41,7 @@ T = TypeVar("T")
 Steps = Generator[None, None, T]
 
 #: Polls of a worker after which it gives its thread to a job that waits for one.
-_TURN = 6
+_TURN = 3
 
 #: A guest with more memory than this (bytes) is freed in a thread: giving it back takes the kernel a while.
 _LARGE = 4 << 20
@@ -341,11 +342,13 @@ class Running(Generic[T]):
     def _submit(self, *, counts: bool = False) -> None:
         self._in_worker = True
         self._instance.inline = False
+        self._instance.epochs = LONG_SLICE
         self._schedule.workers.submit(self._lane, self._work, counts=counts)
 
     def _returned(self, outcome: _Outcome) -> None:
         self._in_worker = False
         self._instance.inline = True
+        self._instance.epochs = SLICE
         self._schedule.workers.done(self._lane)
         self._spent += outcome.spent
         if outcome.over or self._instance.wait is not None:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from insula.garbage import THRESHOLDS, importing, serving
+from insula.interpreter import SWITCH, THRESHOLDS, importing, serving
 
 
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
-    thresholds = gc.get_threshold()
+    thresholds, switch = gc.get_threshold(), sys.getswitchinterval()
     yield
+    sys.setswitchinterval(switch)
     gc.unfreeze()
     gc.enable()
     gc.set_threshold(*thresholds)
@@ -38,6 +40,7 @@ def test_one_that_was_off_stays_off() -> None:
     assert not gc.isenabled()
 
 
-def test_a_server_looks_for_garbage_more_seldom() -> None:
+def test_a_server_looks_for_little_garbage_at_a_time_and_its_threads_take_short_turns() -> None:
     serving()
     assert gc.get_threshold() == THRESHOLDS
+    assert sys.getswitchinterval() == pytest.approx(SWITCH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.state import StateRepository
 from insula.storage.turns import MAX_BYTES
-from insula.storage.writer import MAX_GROUP
+from insula.storage.writer import _SETTLED, MAX_GROUP
 
 ADD = text("INSERT INTO insula_state_usage (service_id, key_count, byte_count, floor) VALUES (:name, 0, 0, 0)")
 NAMES = text("SELECT service_id FROM insula_state_usage ORDER BY service_id")
@@ -71,6 +72,28 @@ async def test_what_waits_together_is_committed_together(db: Database) -> None:
     async with busy(db):
         tasks = await queued(*(db.write(root) for _ in range(50)))
     assert len(set(await asyncio.gather(*tasks))) == 1
+
+
+async def test_the_callers_of_one_group_are_told_over_several_turns_of_the_loop(db: Database) -> None:
+    """Each of them does something next: all at once they would hold the loop."""
+    loop = asyncio.get_running_loop()
+    turn, told = 0, Counter[int]()
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+        if not all(task.done() for task in tasks):
+            loop.call_soon(count)
+
+    async with busy(db):
+        tasks = await queued(*(db.write(add(f"s{n:03}")) for n in range(100)))
+        for task in tasks:
+            task.add_done_callback(lambda _: told.update((turn,)))
+        loop.call_soon(count)
+    await asyncio.gather(*tasks)
+    await asyncio.sleep(0)
+    assert told.total() == 100
+    assert max(told.values()) <= 2 * _SETTLED
 
 
 async def test_a_unit_that_fails_hurts_no_other_and_leaves_nothing(db: Database) -> None:

@@ -20,7 +20,7 @@ from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
-from tests.wasm.floor import Floor, a_still_clock, floor, freed, still, whole
+from tests.wasm.floor import Floor, a_still_clock, floor, freed, still, until, whole
 from tests.wasm.test_contract import Steps
 
 __all__ = ["floor", "freed", "still"]  # fixtures
@@ -438,7 +438,7 @@ async def test_what_goes_the_short_way_and_takes_memory_that_is_not_there(cache:
     with pytest.raises(LimitError, match="guests of this server") as caught:
         await whole(partial(call, 4))
     assert caught.value.reason == "guest_memory"
-    assert engine.guest_memory.held == 0
+    await until(lambda: not engine.guest_memory.held)
     await engine.close()
 
 

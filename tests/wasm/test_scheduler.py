@@ -15,6 +15,7 @@ from insula.wasm.contract import Limits, RefusalError, WasiOptions
 from insula.wasm.machine import machine
 from insula.wasm.pace import QUICK
 from insula.wasm.ticker import _PATIENCE
+from insula.wasm.workers import Lane
 from tests.guests import digest, wat
 from tests.wasm.floor import Floor, Guest, Watched, a_still_clock, floor, freed, one_thread, still, until, whole
 from tests.wasm.test_contract import Steps
@@ -31,7 +32,7 @@ async def test_once_guests_have_used_a_turn_calls_wait_for_the_next(floor: Floor
     threads: list[bool] = []
     floor.on_spin = lambda scope: threads.append(threading.current_thread() is threading.main_thread())
     floor.go.set()
-    floor.schedule.turn.add(1.0)
+    floor.schedule.turn.add(Lane(), 1.0)
     first, second = guest.later("spin"), other.later("one")
     assert (floor.workers.busy, floor.schedule.running, threads) == (0, 2, [])
     assert (await first, await second) == (b"2", b"1")
@@ -49,7 +50,7 @@ async def test_a_guest_that_wakes_in_a_used_turn_waits_for_the_next(floor: Floor
     call = guest.later("ask_and_spin")
     turn = floor.schedule.turn
     await asyncio.sleep(0)  # the turn of the call's first part
-    turn.full = turn._armed = True  # and no turn comes
+    turn.full, turn._armed, turn._spent = True, True, 1.0  # and no turn comes
     gate.set_result(b"")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -76,11 +77,12 @@ async def test_the_callers_of_one_program_delay_themselves_and_no_other(floor: F
     calls = [guest.start("spin", pace=Watched()) for guest in guests]
     waiting = [call for call in calls if not isinstance(call, bytes)]
     assert waiting, "a turn has room for one or two of them"
-    answer = modest.later("one")
     for call in waiting:
         call.add_done_callback(lambda _: done.append("greedy"))
-    answer.add_done_callback(lambda _: done.append("modest"))
-    await asyncio.gather(*waiting, answer)
+    answer = modest.start("one")
+    done.append("modest")
+    await asyncio.gather(*waiting)
+    assert (await answer if not isinstance(answer, bytes) else answer) == b"1"
     assert done.index("modest") <= 3
 
 

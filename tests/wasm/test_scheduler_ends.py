@@ -46,7 +46,7 @@ async def test_a_call_is_ended_in_any_state(
         call = guest.later("ask", within=within)
     elif state == "in a later turn":
         turn = floor.schedule.turn
-        turn._armed = turn.full = True  # and no turn comes
+        turn.full, turn._armed, turn._spent = True, True, 1.0  # and no turn comes
         call = guest.later("loop", within=within)
         assert floor.schedule.running == 1
     elif state == "in a worker":

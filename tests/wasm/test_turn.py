@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from insula.wasm import turn as room
-from insula.wasm.turn import BUDGET, Turn
+from insula.wasm.turn import BUDGET, LITTLE, MOST, Turn
 from insula.wasm.workers import Lane
 
 
@@ -29,16 +29,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 async def test_a_turn_is_full_once_its_time_is_used_and_empty_again_in_the_next() -> None:
-    turn = Turn(asyncio.get_running_loop())
-    turn.add(BUDGET / 2)
+    turn, lane = Turn(asyncio.get_running_loop()), Lane()
+    turn.add(lane, BUDGET / 2)
     assert not turn.full
-    turn.add(BUDGET / 2)
+    turn.add(lane, BUDGET / 2)
     assert turn.full
     await asyncio.sleep(0)
     assert not turn.full
-    turn.add(BUDGET / 2)
+    turn.add(lane, BUDGET / 2)
     await asyncio.sleep(0)
-    turn.add(BUDGET / 2)
+    turn.add(lane, BUDGET / 2)
     assert not turn.full, "what one turn used is not the next one's"
 
 
@@ -92,3 +92,22 @@ async def test_a_job_is_taken_back(clock: Clock) -> None:
     await asyncio.sleep(0)
     assert ran == [0, 2]
     assert not turn.full
+
+
+async def test_a_program_that_has_had_little_of_a_full_turn_is_not_delayed() -> None:
+    turn, greedy, modest = Turn(asyncio.get_running_loop()), Lane(), Lane()
+    turn.add(greedy, BUDGET)
+    assert turn.full
+    assert not turn.has_time(greedy)
+    assert turn.has_time(modest)
+    turn.add(modest, LITTLE / 2)
+    assert turn.has_time(modest)
+    turn.add(modest, LITTLE / 2)
+    assert not turn.has_time(modest), "it has had its part"
+    turn.add(greedy, MOST)
+    assert not turn.has_time(Lane()), "there is an end for all"
+    await asyncio.sleep(0)
+    assert turn.has_time(modest)
+    turn.put(modest, lambda: None)
+    assert not turn.has_time(modest), "one that waits is not overtaken"
+    await asyncio.sleep(0)

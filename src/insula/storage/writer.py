@@ -37,6 +37,8 @@ from insula.storage.turns import Places, Turns
 T = TypeVar("T")
 
 MAX_GROUP = 128
+#: Outcomes that are told in one turn of the loop.
+_SETTLED = 16
 TRIES = 6
 
 
@@ -247,7 +249,9 @@ class Writer:
     # Back on the loop.
 
     def _settle(self, outcomes: list[_Outcome]) -> None:
-        for job, value, error in outcomes:
+        if len(outcomes) > _SETTLED:  # each wakes a caller, and the next turn runs them all
+            self._loop.call_soon(self._settle, outcomes[_SETTLED:])
+        for job, value, error in outcomes[:_SETTLED]:
             self._places.leave(job.tenant, job.size)
             if job.future.done():
                 unheard(error, "a write")

@@ -196,7 +196,7 @@ class NativeProgram:
     def runner(self, exchange: Exchange) -> Runner:
         ticker, pace, export, number = self._ticker, exchange.pace, exchange.export, exchange.number
         begin, finish = exchange.begin, exchange.finish
-        schedule, memory = self._schedule, self._engine.guest_memory
+        schedule, memory, lane = self._schedule, self._engine.guest_memory, self._lane
         turn = schedule.turn
         if self._blueprint.memory_most > _LARGE:
             pace.keep_slow()
@@ -209,7 +209,7 @@ class NativeProgram:
             if deadline <= began:
                 raise DeadlineError("the deadline passed before the guest was called")
             if turn.full or not pace.unwatched or memory.scarce:
-                if pace.slow or turn.full or memory.scarce:
+                if pace.slow or memory.scarce or (turn.full and not turn.has_time(lane)):
                     return self._run_later(instance, exchange, payload, scope, deadline)
                 pace.began = thread_time()
             ticker.used = True
@@ -239,12 +239,12 @@ class NativeProgram:
                 instance.job = None
                 now = monotonic()
                 if now - began > NOTE or not pace.unwatched:
-                    schedule.ran(pace, now - began)
+                    schedule.ran(lane, pace, now - began)
                 if now >= deadline:
                     raise DeadlineError(_LATE) from None
                 raise
             except BaseException as error:
-                turn.add(monotonic() - began)
+                turn.add(lane, monotonic() - began)
                 raise self._ended(instance, error) from None
             now = monotonic()
             if answer is None:
@@ -253,10 +253,10 @@ class NativeProgram:
                 return job.future
             instance.job = None
             if now - began > NOTE or not pace.unwatched:
-                schedule.ran(pace, now - began)
+                schedule.ran(lane, pace, now - began)
             if not instance.alive:  # ended from within
                 instance.left()
-                schedule.free(instance)
+                schedule.free(lane, instance)
             if now >= deadline:
                 raise DeadlineError(_LATE)
             return answer  # type: ignore[no-any-return]
@@ -308,7 +308,7 @@ class NativeProgram:
         instance.alive = False
         told = instance.why(error)
         instance.left()
-        self._schedule.free(instance)
+        self._schedule.free(self._lane, instance)
         return DeadlineError(_LATE) if isinstance(told, StoppedError) else told
 
     def _check_open(self) -> None:
@@ -337,7 +337,7 @@ class OwnedInstance(LiveInstance):
             if self.alive:
                 self.stop()
                 self._weighs(0)  # at once, for whatever it makes room for; it is freed in a moment
-                self._program._schedule.free(self)
+                self._program._schedule.free(self._program._lane, self)
         else:
             self.stop()
             job.refuse(UnavailableError("the instance was ended while it worked"))

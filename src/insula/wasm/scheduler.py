@@ -117,9 +117,9 @@ class Schedule:
         the loop did before it in this epoch counts too."""
         return min(took, thread_time() - self._mark)
 
-    def ran(self, pace: Pace, took: float) -> None:
+    def ran(self, lane: Lane, pace: Pace, took: float) -> None:
         """A call on the loop is done, or waits, after so much time (s) of the clock."""
-        self.turn.add(took)
+        self.turn.add(lane, took)
         if not pace.unwatched:
             pace.took(thread_time() - pace.began)
         elif took >= LONG and (spent := self.spent(took)) >= LONG:
@@ -127,12 +127,12 @@ class Schedule:
         elif took >= NOTE:
             pace.watch()
 
-    def missed(self, pace: Pace, took: float) -> None:
+    def missed(self, lane: Lane, pace: Pace, took: float) -> None:
         """A call on the loop was not done within its slice."""
-        self.turn.add(took)
+        self.turn.add(lane, took)
         pace.missed(self.spent(took) if pace.unwatched else thread_time() - pace.began)
 
-    def free(self, instance: LiveInstance) -> None:
+    def free(self, lane: Lane, instance: LiveInstance) -> None:
         """Frees an instance that nobody is in; in a thread where that takes a while, or where many are freed at once."""
         if self.instances + self._untidy < self._most and (instance.size() > _LARGE or self.turn.full):
             self._untidy += 1
@@ -140,7 +140,7 @@ class Schedule:
         else:
             began = monotonic()
             instance.free()
-            self.turn.add(monotonic() - began)
+            self.turn.add(lane, monotonic() - began)
 
     def _tidied(self, instance: LiveInstance) -> None:
         instance.free()
@@ -200,9 +200,9 @@ class Running(Generic[T]):
     def follow(self, took: float) -> None:
         """After a first step that the caller took, in so many seconds of the clock: the guest is not done."""
         if self._instance.wait is not None:
-            self._schedule.ran(self._pace, took)
+            self._schedule.ran(self._lane, self._pace, took)
         else:
-            self._schedule.missed(self._pace, took)
+            self._schedule.missed(self._lane, self._pace, took)
         self._follow(_AFTER_ONE)
 
     def refuse(self, error: InsulaError) -> None:
@@ -296,7 +296,7 @@ class Running(Generic[T]):
         if self._pace.slow:
             self._fresh = True
             self._submit()
-        elif self._schedule.turn.full:
+        elif self._schedule.turn.full and not self._schedule.turn.has_time(self._lane):
             self._defer()
         else:
             self._run_here()
@@ -334,9 +334,9 @@ class Running(Generic[T]):
             instance.settle()
         took = monotonic() - began
         if outcome.over or instance.wait is not None:
-            schedule.ran(pace, took)
+            schedule.ran(self._lane, pace, took)
         else:
-            schedule.missed(pace, took)
+            schedule.missed(self._lane, pace, took)
         self._follow(outcome)
 
     def _submit(self, *, counts: bool = False) -> None:
@@ -371,7 +371,7 @@ class Running(Generic[T]):
         error = outcome.error if outcome is not None else None
         discard(instance.wait)
         if not instance.alive:
-            self._schedule.free(instance)
+            self._schedule.free(self._lane, instance)
         if self.future.done() or outcome is None:
             return
         if isinstance(error, StoppedError) or (

@@ -27,13 +27,16 @@ log = logging.getLogger("insula.wasm")
 
 
 class Lane:
-    """The jobs of one program, each with whether it counts as one that waits. `name` is the tenant's, for messages."""
+    """The jobs of one program, each with whether it counts as one that waits. `name` is the tenant's, for messages. `spent`
+    is the time (s) that its guests had of a `turn` of the loop (turn.py)."""
 
-    __slots__ = ("name", "running", "waiting")
+    __slots__ = ("name", "running", "spent", "turn", "waiting")
 
     def __init__(self, name: str = "this service") -> None:
         self.name = name
         self.running = 0
+        self.turn = -1
+        self.spent = 0.0
         self.waiting: deque[tuple[Callable[[], None], bool]] = deque()
 
 

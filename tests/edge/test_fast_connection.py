@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections import Counter
 from itertools import pairwise
 from typing import Any
 
@@ -785,6 +786,67 @@ async def test_a_stop_with_bytes_held() -> None:
         assert set(statuses(said)) == {200}  # whole answers, then the end
         await stopping
         writer.close()
+
+
+@pytest.fixture(autouse=True)
+def _a_turn_has_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow this machine is: what a turn begins is not the question in most of these tests."""
+    monkeypatch.setattr("insula.edge.intake.BUDGET", 60.0)
+
+
+async def crowd(here: Roads, count: int) -> tuple[list[FastConnection], list[Any]]:
+    """Connections that have had an answer, and their clients."""
+    clients = [await here.lane.connect() for _ in range(count)]
+    for reader, writer in clients:
+        writer.write(post(b"first"))
+        await reader.readuntil(b"first")
+    return connections(here.lane), clients
+
+
+async def test_many_clients_together_do_not_hold_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has one whole request in the same turn; a turn answers one here, as if each took its whole time."""
+    async with roads(LIMITS) as here:
+        crowded, clients = await crowd(here, 20)
+        monkeypatch.setattr("insula.edge.intake.BUDGET", 0.0)
+        turn, told = 0, Counter[int]()
+        plain = here.told[1].answer
+
+        def watched(head: Head, kind: bytes, body: bytes) -> object:
+            told[turn] += 1
+            return plain(head, kind, body)
+
+        here.told[1].answer = watched  # type: ignore[method-assign, assignment]
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if told.total() < 20:
+                asyncio.get_running_loop().call_soon(count)
+
+        count()
+        for connection in crowded:
+            connection.data_received(post(b"second"))
+        for reader, writer in clients:
+            await reader.readuntil(b"second")
+            writer.close()
+        assert told.total() == 20
+        assert max(told.values()) <= 2  # sockets are read and callbacks run in one turn
+
+
+@pytest.mark.parametrize("end", ["the client has no more to say", "the listener stops"])
+async def test_what_waits_for_its_turn_is_answered_before_an_end(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with roads(LIMITS) as here:
+        crowded, clients = await crowd(here, 3)
+        monkeypatch.setattr("insula.edge.intake.BUDGET", 0.0)
+        for connection in crowded:
+            connection.data_received(post(b"second"))
+            if end == "the listener stops":
+                connection.shutdown()
+            else:
+                connection.eof_received()
+        for reader, writer in clients:
+            assert b"second" in await reader.read()
+            writer.close()
 
 
 async def test_a_client_that_leaves_ends_the_call_that_the_lane_began() -> None:

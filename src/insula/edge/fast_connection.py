@@ -10,7 +10,8 @@ each time soon stops adding to what is known. Head and body often come in two re
 for a moment; what takes longer is the ordinary road's.
 
 Of requests sent ahead a bounded number is answered at a time, and none while the client does not read its answers: the
-rest is held, unread bytes stay with the client, and other connections have their turn.
+rest is held, unread bytes stay with the client, and other connections have their turn. All connections together begin
+requests for a bounded time of one turn of the loop (intake.py).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from insula.edge.asgi import App
+from insula.edge.intake import Intake
 from insula.edge.lane import Lane
 from insula.edge.last_words import Last
 from insula.edge.limits import Limits
@@ -53,6 +55,7 @@ class FastConfig(ListenerConfig):
     ) -> None:
         super().__init__(app, limits, dropped, emptied, ssl_context_factory, FastConnection)
         self.lane = lane
+        self.intake = Intake()
 
 
 class FastConnection(HttpConnection):
@@ -68,6 +71,8 @@ class FastConnection(HttpConnection):
         super().__init__(config, server_state, app_state, _loop)
         self._lane = config.lane
         self._memo = config.lane.memo
+        self._intake = config.intake
+        self._waits = False  # what is held waits for a later turn of the loop
         self._scheme = "http"
         self._plain = False  # nothing is under way here: see `_settled`
         self._answered = 0.0  # when the lane last answered, of time.monotonic()
@@ -86,7 +91,12 @@ class FastConnection(HttpConnection):
 
     def shutdown(self) -> None:
         self._give_up_begun()
+        self._come_in()
         super().shutdown()
+
+    def eof_received(self) -> None:
+        self._come_in()
+        super().eof_received()
 
     # bytes in
 
@@ -95,7 +105,11 @@ class FastConnection(HttpConnection):
             end = data.find(b"\r\n\r\n") + 4
             known = self._memo.young.get(data[:end])
             if known is not None and len(data) - end == known.length:
-                received = self._answered = monotonic()
+                received = monotonic()
+                if received >= self._intake.until and self._intake.is_over(known.route.tenant, received):
+                    self._wait_for_turn(known.route.tenant, data)
+                    return
+                self._answered = received
                 self._new_blocks = 0
                 answer = self._lane.answer(
                     known, data[end:], self._address, self._scheme, self.server_state.default_headers, received
@@ -232,6 +246,22 @@ class FastConnection(HttpConnection):
             data, self._held = self._held, b""
             self.flow.resume_reading()
             self.data_received(data)
+
+    def _wait_for_turn(self, tenant: str, data: bytes) -> None:
+        """Keeps a request that came whole for a later turn of the loop."""
+        self._plain = False
+        self._held = data
+        self._waits = True
+        self._intake.wait(tenant, self._come_in)
+
+    def _come_in(self) -> None:
+        """Begins what waits for its turn, if it still does."""
+        if self._waits:
+            self._waits = False
+            if self._held:
+                data, self._held = self._held, b""
+                self.flow.resume_reading()
+                super().data_received(data)
 
     def _take_begun(self) -> bytes:
         """What has come of a message that waits for its rest; it waits no longer."""

@@ -2,8 +2,8 @@
 
 Quick calls run where they come in, and cost the loop nothing here. Once the guests of a turn have used up `BUDGET`, or
 calls wait already, further ones wait for the next turn: in a queue a program, and the programs take turns. So the loop is
-back at its sockets after a few milliseconds whatever the guests do, and a program with many callers delays its own. One that
-has had next to nothing of a full turn, and has no call waiting, is not delayed by the others before `MOST`.
+back at its sockets after a few milliseconds whatever the guests do, and a program with many callers delays its own. One
+that has had next to nothing of a full turn, and has no call waiting, is not delayed by the others before `MOST`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,68 @@
+"""How many requests the connections of a listener begin in one turn of the event loop.
+
+A thousand clients that send at the same moment are a thousand answers in one turn: tens of milliseconds, in which nothing
+else runs. So a turn begins requests for `BUDGET` seconds. What comes later waits for the next turns, in a queue a tenant,
+and the tenants take their turns in rotation: one whose callers flood the server delays them, and no other's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from time import monotonic
+
+#: Seconds of a turn in which requests are begun.
+BUDGET = 0.003
+
+
+class Intake:
+    """Lives on one event loop. `until` is a plain field, for the hot path: before that moment (of `time.monotonic()`) a
+    request is begun without asking."""
+
+    __slots__ = ("_armed", "_end", "_waiting", "until")
+
+    def __init__(self) -> None:
+        self.until = 0.0
+        self._end = 0.0
+        self._armed = False
+        self._waiting: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+
+    def is_over(self, tenant: str, now: float) -> bool:
+        """Whether a request of this tenant has to `wait`."""
+        if not self._armed:
+            self._arm()
+            self.until = self._end = now + BUDGET
+            return False
+        return now >= self._end or tenant in self._waiting
+
+    def wait(self, tenant: str, begin: Callable[[], None]) -> None:
+        """Calls `begin`, which does not raise, in a later turn."""
+        waiting = self._waiting.get(tenant)
+        if waiting is None:
+            waiting = self._waiting[tenant] = deque()
+        waiting.append(begin)
+        self.until = 0.0  # who comes now may have to stand behind others
+
+    def _arm(self) -> None:
+        self._armed = True
+        asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """Another turn has begun."""
+        waiting = self._waiting
+        if not waiting:
+            self._armed = False
+            self.until = 0.0
+            return
+        self._arm()
+        self._end = monotonic() + BUDGET
+        while waiting:
+            tenant, begins = waiting.popitem(last=False)
+            begin = begins.popleft()
+            if begins:
+                waiting[tenant] = begins
+            begin()
+            if monotonic() >= self._end:
+                break
+        self.until = 0.0 if waiting else self._end

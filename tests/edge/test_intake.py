@@ -1,0 +1,83 @@
+"""Requests that are begun in one turn of the loop, shared out among tenants."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from insula.edge import intake as room
+from insula.edge.intake import BUDGET, Intake
+
+
+class Clock:
+    """Time that passes where a test says so."""
+
+    def __init__(self) -> None:
+        self.at = 100.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(room, "monotonic", clock)
+    return clock
+
+
+async def test_a_turn_begins_requests_for_its_time_and_the_next_begins_anew(clock: Clock) -> None:
+    intake = Intake()
+    assert clock.at >= intake.until, "the first of a turn asks"
+    assert not intake.is_over("a", clock.at)
+    assert clock.at < intake.until, "the next ones do not"
+    clock.at += BUDGET
+    assert clock.at >= intake.until
+    assert intake.is_over("a", clock.at)
+    await asyncio.sleep(0)
+    assert not intake.is_over("a", clock.at)
+
+
+async def test_what_waits_comes_in_rotation_a_turns_time_at_once(clock: Clock) -> None:
+    intake, begun = Intake(), list[str]()
+
+    def begin(name: str) -> None:
+        begun.append(name)
+        clock.at += BUDGET * 0.6
+
+    assert not intake.is_over("a", clock.at)
+    clock.at += BUDGET
+    for n in range(5):
+        assert intake.is_over("a", clock.at)
+        intake.wait("a", lambda n=n: begin(f"a{n}"))  # type: ignore[misc]
+    assert intake.is_over("b", clock.at)
+    intake.wait("b", lambda: begin("b"))
+    seen: list[int] = []
+    while len(begun) < 6:
+        await asyncio.sleep(0)
+        seen.append(len(begun))
+    assert begun == ["a0", "b", "a1", "a2", "a3", "a4"]
+    assert seen == [2, 4, 6]
+
+
+async def test_who_comes_while_others_wait_does_not_overtake_its_own(clock: Clock) -> None:
+    intake, begun = Intake(), list[int]()
+    assert not intake.is_over("a", clock.at)
+    clock.at += BUDGET
+
+    def begin(n: int) -> None:
+        begun.append(n)
+        clock.at += BUDGET
+
+    for n in range(3):
+        intake.wait("a", lambda n=n: begin(n))  # type: ignore[misc]
+    await asyncio.sleep(0)
+    assert begun == [0]
+    clock.at -= BUDGET / 2  # this turn has time left
+    assert clock.at >= intake.until
+    assert intake.is_over("a", clock.at)
+    assert not intake.is_over("b", clock.at)
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert begun == [0, 1, 2]

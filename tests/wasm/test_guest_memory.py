@@ -130,6 +130,29 @@ def test_memory_is_scarce_where_two_guests_may_have_more_than_is_left() -> None:
     assert not memory.scarce
 
 
+def test_a_large_limit_counts_while_its_program_is_there() -> None:
+    memory = GuestMemory(1000, asyncio.new_event_loop())
+    memory.expect(600)
+    memory.expect(600)
+    memory.expect(10)
+    assert memory.scarce
+    memory.forget(600)
+    assert memory.scarce
+    memory.forget(600)
+    assert not memory.scarce
+    memory.forget(10)
+
+
+async def test_a_closed_program_forgets_its_limit(tmp_path: Path) -> None:
+    engine = await NativeEngine.open(tmp_path, guest_memory=100 * MB)
+    rig = await Rig.on(engine, limits=Limits(memory_bytes=64 * MB))
+    assert engine.guest_memory.scarce
+    rig.program.close()
+    rig.program.close()
+    assert not engine.guest_memory.scarce
+    await engine.close()
+
+
 def group(root: Path, text: str, **files: str) -> Path:
     (root / "proc/self").mkdir(parents=True)
     (root / "proc/self/cgroup").write_text(text)

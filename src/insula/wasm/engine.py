@@ -265,6 +265,8 @@ class NativeProgram:
 
     def close(self) -> None:
         """Ends every instance; calls under way fail with UnavailableError. Idempotent."""
+        if not self._closed:
+            self._engine.guest_memory.forget(self._blueprint.limits.memory_bytes)
         self._closed = True
         for instance in list(self._instances):
             instance.close()

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -58,8 +59,8 @@ class GuestMemory:
     """At most `most` bytes. `held` is what the instances have that are counted, `leased` by how much those that run may
     grow. `scarce` is a plain field, for the hot path: whether a guest on the loop needs a lease. `relieve` closes idle
     instances until its first argument answers True, of services that have at least so many bytes as the second says: none
-    makes room for one that would then have more than it. Used by every thread that runs guests; `start`, `note`, `expect`
-    and `relieve` are the loop's."""
+    makes room for one that would then have more than it. Used by every thread that runs guests; `start`, `note`,
+    `expect`, `forget` and `relieve` are the loop's."""
 
     def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         self.most = most
@@ -67,6 +68,7 @@ class GuestMemory:
         self.leased = 0
         self.scarce = False
         self.relieve: Callable[[Callable[[], bool], int], None] = lambda enough, least: None
+        self._limits: Counter[int] = Counter()
         self._largest = 0
         self._loop = loop
         self._lock = threading.Lock()
@@ -77,7 +79,17 @@ class GuestMemory:
     def expect(self, limit: int) -> None:
         """There may be instances with a limit of so many bytes from now on."""
         with self._lock:
-            self._largest = max(self._largest, limit)
+            self._limits[limit] += 1
+            self._largest = max(self._limits)
+            self._look()
+
+    def forget(self, limit: int) -> None:
+        """A program that had said so is closed."""
+        with self._lock:
+            self._limits[limit] -= 1
+            if not self._limits[limit]:
+                del self._limits[limit]
+            self._largest = max(self._limits, default=0)
             self._look()
 
     def start(self, size: int, tenant: Tenant) -> None:

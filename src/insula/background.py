@@ -1,6 +1,6 @@
-"""Work that nobody awaits, with an owner that tells: what ends by an error is logged when it ends.
+"""Background tasks and threads. Nobody awaits them, so their errors are logged when they end.
 
-asyncio mentions the error of a forgotten task when the task is collected, which for one that is held is never, and a
+asyncio reports the error of a forgotten task only when the task is collected, which never happens to one that is held. A
 thread that dies writes to standard error, which is not the log.
 """
 
@@ -22,8 +22,8 @@ F = TypeVar("F", bound="asyncio.Future[Any]")
 
 
 def told(future: F, what: str, *, endless: bool = False) -> F:
-    """The same future, whose error is logged; a cancellation is none. `what` names the work (`the sweep of the depot`).
-    The end of `endless` work is an error in itself."""
+    """Logs the error of a future when it ends, and returns the future. A cancellation is no error. `what` names the work in
+    the log (`the sweep of the depot`). If the work is `endless`, its end is logged as an error too."""
 
     def over(future: asyncio.Future[Any]) -> None:
         if future.cancelled():
@@ -65,8 +65,8 @@ class Tasks:
 
 
 async def carried_through(work: Coroutine[Any, Any, T], what: str) -> T:
-    """The result of work that is seen to its end also where the caller is cancelled meanwhile; its error is then logged,
-    and the cancellation goes on once it is over."""
+    """Runs work to its end even if the caller is cancelled, and returns its result. After a cancellation the error of the
+    work is logged, and CancelledError is raised once the work has ended."""
     task = asyncio.create_task(work, name=what)
     try:
         return await asyncio.shield(task)

@@ -1,9 +1,8 @@
 """The edge's own threads, for what would hold the loop: bodies that are inflated, answers that are compressed.
 
-All services share them, so each has its part. A service never has every thread: one is left for whoever comes next, and
-that one waits for a piece of work at most. What waits is taken from each service in turn, and how much may wait is shared
-as well (`shares.py`): a service that sends more than the threads can do is refused, and no other is. The server's own work
-has threads of its own elsewhere.
+All services share them. One service never has every thread: one is left for the next service. The work that waits is taken
+from each service in turn, and the number of pieces that may wait is shared (`shares.py`): a service that sends more than
+the threads can do is refused, and no other is. The server's own work has threads of its own elsewhere.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from insula.errors import InsulaError
 @dataclass(frozen=True, slots=True)
 class Welcome:
     """What `GET /` tells: name, version, one line, where to look (a path or URL, and what is there), and the paths of
-    services, of which there are so many `more`. It is told as long as the same one is given: pages are made once."""
+    services; `more` is the number of paths that are left out. Pages are made once for each Welcome."""
 
     name: str
     version: str

@@ -1,8 +1,8 @@
 """Large requests go to their handlers one after another, a bounded number of bytes in one turn of the loop.
 
-A body of a megabyte takes its handler a millisecond and more on the loop. Thirty that are whole in the same turn would hold
-it for all of their time together, so the rest waits for the next turns, and what else is there to do comes in between. The
-services take their turns in rotation: who sends many waits for its own.
+A body of a megabyte takes its handler a millisecond and more on the loop. Thirty bodies that are complete in the same turn
+would hold the loop for their time together. So some wait for later turns, and other work comes in between. The services
+take turns: one that sends many large bodies waits for its own.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Turns:
         self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}  # whose turn it is stands first
 
     def enter(self, tenant: str, size: int) -> asyncio.Future[None] | None:
-        """None where a body of this size may be handed over at once, else what is done when it may. A cancelled wait takes
-        nobody's turn."""
+        """None if a body of this size may be handed over now, else a future that is done when it may. A cancelled future
+        takes no turn."""
         wait = None
         if self._waiting or not self._fits(size):
             wait = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ from insula.edge.exchange import HttpError
 from insula.errors import CallerError
 
 _MAX_PAIRS = 32
-#: Bytes that a message may have after inflation: it is inflated on the event loop, and a URL is no place for more.
+#: Bytes that a message may have after inflation. All codings but brotli are inflated on the event loop.
 MAX_INFLATED = 262_144
 _KNOWN = frozenset((b"connect", b"encoding", b"message", b"base64", b"compression"))
 

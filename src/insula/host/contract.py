@@ -35,8 +35,8 @@ Operation: TypeAlias = Callable[[Scope, bytes], "bytes | Awaitable[bytes]"]
 
 
 class LargeOperation:
-    """An operation that takes parameters above `large.MAX_WHOLE` bytes, in which then one value is not known to be JSON: it
-    reads them by `large.read_large`. Others are never given so many."""
+    """An operation that takes parameters above `large.MAX_WHOLE` bytes, and reads them by `large.read_large`: one value in
+    them may not be JSON. No other operation is given parameters of that size."""
 
     __slots__ = ("_function",)
 

@@ -37,9 +37,9 @@ _SCALAR_ZERO = {Kind.STRING: 2, Kind.BYTES: 2, Kind.INT32: 1, Kind.FLOAT32: 3, K
 
 
 class Weight(NamedTuple):
-    """The most that what an item reaches may cost. `zero_bytes` and `fields` are of the largest type: its own fields, and
-    those of the required messages in it. `floats` and `times` say
-    whether there are any."""
+    """The most that a value of an item, or of a type that the item reaches, may cost. `zero_bytes` and `fields` are those
+    of the largest type: its own fields and those of its required messages. `floats` and `times` are true if the types have
+    any."""
 
     zero_bytes: int
     fields: int

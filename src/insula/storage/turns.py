@@ -1,4 +1,4 @@
-"""Whose turn it is among those who wait for the database.
+"""The order in which services get the database, and how many of their reads and writes may wait.
 
 The server's own work (deployments, sweeps) goes first. Services take turns: each gives one unit, then the next does, so a
 service with a thousand waiting units delays another's by one round and not by a thousand. `Places` bounds what waits, by

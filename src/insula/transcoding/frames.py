@@ -62,7 +62,8 @@ class Refusal(msgspec.Struct, array_like=True, frozen=True, gc=False):
 
 
 class Answer(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """What came of a job: the body; or a refusal; or that memory did not suffice; or, for the log, what broke."""
+    """The outcome of a job. `refusal` is its InsulaError; `out_of_memory` is true if the process had too little memory;
+    `broken` is the traceback of any other error, for the log. If none is set, the answer's body follows."""
 
     refusal: Refusal | None = None
     out_of_memory: bool = False

@@ -1,4 +1,4 @@
-"""The codec processes of a server: where bodies are read and written that would hold the event loop.
+"""The codec processes of a server: they read and write the bodies that would hold the event loop.
 
 A C call that decodes a large body holds the interpreter from its beginning to its end, and a thread beside it waits as the
 event loop does. So such work is done in a few processes, started at their first need and kept. A job goes to one by a
@@ -89,8 +89,8 @@ class CodecProcesses:
         return sum(map(len, self._queues.values()))
 
     def submit(self, subject: Subject, method: str, work: Work, body: bytes, deadline: float) -> asyncio.Future[bytes]:
-        """A future of what becomes of a body. LimitError where the service has its share of the queue; the future fails
-        with InsulaError. Cancelling it takes a waiting job back."""
+        """A future of the converted body. LimitError if the service has used up its share of the queue; the future fails
+        with InsulaError. Cancelling the future withdraws a job that waits."""
         loop = asyncio.get_running_loop()
         if self._closed:
             raise UnavailableError("the server stops", retry_after=1.0)
@@ -203,7 +203,7 @@ class _Process:
         self._killed = False
 
     def run(self, job: _Waiting) -> bytes:
-        """What becomes of the body of a job. InsulaError."""
+        """Converts the body of a job. InsulaError."""
         subject = job.subject
         process = self._process
         if process is None or (subject.key not in self._keys and len(self._keys) >= MAX_SCHEMAS):

@@ -25,7 +25,7 @@ MAX_SCHEMAS = 1024
 
 
 class MessageStore:
-    """The messages of methods, by schema. One event loop uses it; `prepare` of each method is run in a thread."""
+    """The messages of methods, by schema. One event loop uses it; the registries are made in a thread."""
 
     def __init__(self, most_schemas: int = MAX_SCHEMAS) -> None:
         self._most = most_schemas

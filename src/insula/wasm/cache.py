@@ -1,4 +1,4 @@
-"""Compiled code on disk: one file a module and fingerprint, and beside it what is known of it (facts.py), its sha256 too.
+"""Compiled code on disk: one file for each module and fingerprint, and beside it the module's facts and sha256 (facts.py).
 
 What is here is native code, and whoever can write it runs as this server. So the folder is ours alone (0700, our user's)
 or it is not used; a file comes in only by a rename, whole and synced; and it is loaded only while its sha256 is the one
@@ -55,7 +55,7 @@ class CodeCache:
         return self._folder / f".{digest}-{os.getpid()}-{time.monotonic_ns()}.part"
 
     def find(self, digest: str) -> tuple[Path, Facts] | None:
-        """The code of a module and what is known of it, where it is there and whole; notes that it was used."""
+        """The code of a module and its facts; None if there is none, or if it is damaged. Notes that it was used."""
         path = self.path(digest)
         try:
             with path.open("rb") as file:

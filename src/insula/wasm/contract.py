@@ -177,7 +177,8 @@ Runner: TypeAlias = Callable[["Instance", bytes, Any, float], "bytes | asyncio.F
 
 class Program(Protocol):
     """A module with its host functions, WASI and limits: what instances are made of. `calls_host`: whether its guests can
-    call any of the functions, so that the scope of a call is ever looked at. `memory`: bytes that its instances have."""
+    call any of the functions, so that the scope of a call is ever looked at. `memory`: bytes that its instances have, and
+    by which those that run may grow at present."""
 
     calls_host: bool
 

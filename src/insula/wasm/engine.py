@@ -55,7 +55,7 @@ _LARGE = 64 << 20
 
 
 class _Job(Protocol):
-    """What is in an instance, as far as one who wants it ended is concerned."""
+    """The call that an instance is busy with, for whoever ends the instance."""
 
     def refuse(self, error: InsulaError) -> None: ...
 
@@ -75,7 +75,7 @@ class NativeEngine:
     """The engine of one event loop; made by `open` while that loop runs.
 
     `cache` is the folder of compiled code, swept down to `cache_bytes`. `threads` guests run at once in threads: of one
-    program as many as there are cores, and always one fewer than there are threads; `backlog` wait. At most `instances`
+    program at most one for each core, and never in the last thread; `backlog` wait. At most `instances`
     live (0: as many as the system has room for), with `guest_memory` bytes together (0: most of what there is). A module
     may take `compile_timeout` seconds and `compile_memory` bytes to compile, `compiles` of them at once.
     """

@@ -1,14 +1,15 @@
 """The memory of all guests together, and its bound.
 
-What one instance may have is its own limit; thousands of instances times that limit is more than any machine has, and most
-of them never come near it. So what is counted is what they have: an instance is weighed when it starts, when it is entered,
-at the end of each slice of its time, and soon after a call. Near the bound idle instances are closed (`relieve`); at the
-bound none is started.
+Each instance has a limit of its own. Thousands of instances times that limit is more than any machine has, and most never
+come near it. So the memory that instances have is counted: an instance is weighed when it starts, when it is entered, at
+the end of each slice, and soon after a call. Near the bound idle instances are closed (`relieve`); at the bound none is
+started.
 
 A guest can take all that it may have in one instruction, before anything is weighed. So whoever runs one takes a lease of
 the bytes by which it may grow, and gives it back when it comes out. While there is much, the lease is all that the guest's
 own limit allows. While memory is scarce it is a part of what is left, and the store's limit is set to that: a growth
-beyond it fails inside the guest. On the loop one guest runs at a time, and its lease is taken while memory is scarce alone.
+beyond it fails inside the guest. On the loop one guest runs at a time, so a lease is needed there only while memory is
+scarce.
 
 While memory is scarce a tenant may have `_TIMES` times as much as is left (the dynamic thresholds of shares.py): one alone
 comes to four fifths of the whole, and four greedy ones leave a seventeenth for whatever else is there.
@@ -47,7 +48,7 @@ class Weighed(Protocol):
 
 
 class Tenant:
-    """What one program's instances have, and by how much those that run may grow, in bytes."""
+    """One program's share: `bytes` is the memory of its instances and the leases of those that run."""
 
     __slots__ = ("bytes",)
 
@@ -77,7 +78,7 @@ class GuestMemory:
         self._ran: list[Weighed] = []
 
     def expect(self, limit: int) -> None:
-        """There may be instances with a limit of so many bytes from now on."""
+        """Notes the memory limit (bytes) of a program, before it has instances."""
         with self._lock:
             self._limits[limit] += 1
             self._largest = max(self._limits)

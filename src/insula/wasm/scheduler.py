@@ -198,7 +198,7 @@ class Running(Generic[T]):
         self._defer()
 
     def follow(self, took: float) -> None:
-        """After a first step that the caller took, in so many seconds of the clock: the guest is not done."""
+        """Goes on with a guest that was not done after its first poll. The caller made that; it took `took` seconds."""
         if self._instance.wait is not None:
             self._schedule.ran(self._lane, self._pace, took)
         else:
@@ -316,7 +316,8 @@ class Running(Generic[T]):
             self._run_here()
 
     def _late_here(self) -> None:
-        """The deadline passed while nothing of the call was anywhere: `_stop` finds nothing to take back."""
+        """Ends a call whose deadline passed while it waited for a turn. It is in no queue and no worker now, so `_stop` has
+        nothing to withdraw."""
         self._expire()
         self._leave(None)
 

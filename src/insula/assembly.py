@@ -203,7 +203,7 @@ def _public(
     told: dict[tuple[Table, str], Welcome] = {}  # the last one
 
     def welcome() -> Welcome:
-        """What is told stays the same until there is another table; it is made once."""
+        """The same Welcome until the table changes, so that its pages are made once."""
         key = (registry.table, facts.admin_url)
         if key not in told:
             told.clear()

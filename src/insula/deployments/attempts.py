@@ -38,7 +38,7 @@ _BEGUN, _ENDED, _CALLED_OFF, _DEATHS = "+", "-", "~", "="
 
 
 class Attempt(NamedTuple):
-    """A deployment as it is written down. Another digest of the same service is another deployment."""
+    """A service and its digest, as the database has them. Another digest of the same service is another deployment."""
 
     service_id: str
     digest: str

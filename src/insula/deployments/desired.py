@@ -1,4 +1,4 @@
-"""What is to run on this node, what of it does, and why the rest does not: what lists and changes read."""
+"""The desired state of this node: which services are to run, which of them do, and why the others do not."""
 
 from __future__ import annotations
 

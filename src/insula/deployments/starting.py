@@ -1,7 +1,7 @@
-"""The start of a server: what is written down is staged, a few at a time, and put in place together.
+"""The start of a server: the deployments of the database are staged, a few at a time, and installed together.
 
-Those during whose staging the process died before come last: one at a time, after all others answer calls, so that the
-next death has one suspect and takes nobody's start with it. What is undeployed meanwhile is called off.
+Suspects (deployments during whose staging the process died) come last: one at a time, after all others answer calls. So the
+next death has one suspect, and no other service is down for it. A deployment that is undeployed meanwhile is called off.
 """
 
 from __future__ import annotations

@@ -172,8 +172,8 @@ class Application:
     async def _compressed(
         self, head: Head, route: Route, response: Response, varies: bool, coding: bytes
     ) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
-        """A large answer as it goes out. Where its service has as much to compress as it may, or the threads do not come
-        to it in time, it goes out as it is."""
+        """The headers and body of a large answer. It is not compressed if its service has used up its share of the
+        threads' queue, or if no thread is done with it in time."""
         if self.offload.has_room(route.tenant):
             try:
                 async with asyncio.timeout(COMPRESSED_WITHIN):
@@ -227,8 +227,8 @@ class Application:
 
 
 class _Hand:
-    """The bytes of one body that is worked on, in the share of its tenant; small ones are not counted. A body that is
-    larger than a share can be counts as all of it."""
+    """The bytes of one body that is worked on, in the share of its tenant; small bodies are not counted. A body that is
+    larger than the largest share counts as that share."""
 
     __slots__ = ("_shares", "_tenant", "_units")
 

@@ -1,5 +1,7 @@
-"""Where a message ends and what becomes of its connection, by its head: whatever two readers may understand in two ways is
-refused. The parser has refused the rest: malformed lines, lengths that are no numbers, a length beside a coding.
+"""The framing of a request, by its head: where the message ends, and whether the connection changes its protocol.
+
+What two readers may understand in two ways is refused. The parser has refused the rest: malformed lines, lengths that are
+no numbers, a length beside a transfer coding.
 """
 
 from __future__ import annotations
@@ -20,15 +22,15 @@ NOT_IN_TRAILERS = frozenset(
 
 
 class Framing(NamedTuple):
-    """`length` of the body, -1 where the head does not tell it; whether the offer of another protocol may be passed over:
-    HTTP/2's beside an ordinary request may, anything else may not."""
+    """`length` of the body, -1 if the head has none. `may_ignore_upgrade`: true if the offer of another protocol may be
+    passed over. HTTP/2's offer beside an ordinary request may, any other may not."""
 
     length: int
     may_ignore_upgrade: bool
 
 
 def framing_of(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> Framing | Last:
-    """What follows from a head with lower-case names, or how it is refused."""
+    """The framing of a head with lower-case names, or the answer that refuses it."""
     if version not in ("1.1", "1.0"):
         return Last.VERSION
     hosts = codings = 0

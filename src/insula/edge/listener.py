@@ -41,15 +41,15 @@ from insula.edge.request_id import new_request_id
 
 _log = logging.getLogger("insula.edge")
 
-#: Bytes that are parsed before the connection looks whether an answer is due first, and the same of a body whose length is
-#: known. A head, and such a body, end the slice: what is behind them takes more memory than its bytes once it is parsed.
+#: Bytes that are parsed in one slice; after it the connection looks whether an answer is due. `MEASURED` is the same for a
+#: body of known length. A slice ends with a head or such a body: parsed requests take more memory than their bytes.
 SLICE = 2048
 MEASURED = 65_536
 #: Bytes of a body that may still come after its request was answered.
 SPARE = 262_144
 #: Bytes of framing that a body may have, over sixteen for each byte of it.
 FRAMING = 65_536
-#: Bytes of unanswered requests from which a connection is counted, and what one that is parsed counts as beside its body.
+#: Bytes of unanswered requests from which a connection is counted, and bytes that a parsed request counts beside its body.
 COUNTED_FROM = 4096
 PARSED = 2560
 #: Connections over the limit that may be taking their 503 at once.
@@ -239,7 +239,7 @@ class HttpConnection(HttpToolsProtocol):
         return size
 
     def give_up_ahead(self) -> None:
-        """What was sent ahead is needed as room for others: it is not answered, after the request under way."""
+        """Drops the requests that were sent ahead, to make room for others: only the request under way is answered."""
         self._ahead.counted = False
         self.pipeline.clear()
         self.url, self.headers, self._began = b"", [], False
@@ -516,7 +516,7 @@ class HttpConnection(HttpToolsProtocol):
         _log.error("a request could not be read (request %s)", request_id, exc_info=error)
         try:
             if self._reading is Reading.HEAD and not self._began and self._busy():
-                # none is half read: those that are have their answers, and no other is due
+                # no request is half read: those before have their answers, and no other answer is due
                 self.listener.dropped(Last.INTERNAL.reason)
                 self._reading = Reading.DEAF
                 self._held = b""

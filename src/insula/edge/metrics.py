@@ -21,11 +21,11 @@ from typing import Any, TypeAlias
 #: Upper bounds of the buckets, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
-#: Seconds that an exposition may take without being kept.
+#: An exposition that took longer than this (s) is kept for as long as it took.
 BRIEF = 0.05
 
-#: Another room's numbers: called in a thread at each exposition, gives prometheus-client metric families. It walks through
-#: nothing that the loop may change meanwhile.
+#: Another room's numbers: called in a thread at each exposition, returns prometheus-client metric families. It iterates
+#: over copies only, since the event loop may change a container meanwhile.
 Source: TypeAlias = Callable[[], Iterable[Any]]
 
 

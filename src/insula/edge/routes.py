@@ -1,7 +1,7 @@
 """The one table of what a path leads to: immutable, swapped whole, a clash refused when it is made.
 
-A deploy changes few paths of many. So the next table is made of the present one by what goes and what comes: the rest is
-copied in one step, not gone through.
+A deploy changes few paths of many. So the next table is a copy of the present one, made in one step, from which the old
+paths are removed and to which the new ones are added.
 """
 
 from __future__ import annotations

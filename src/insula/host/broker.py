@@ -41,7 +41,7 @@ MAX_INLINE = 256 << 10
 #: Bytes of all requests above `MAX_INLINE` that are worked on at once: each service may have as much as is still free.
 MAX_IN_HAND = 256 << 20
 MAX_HOST_CALLS = 10_000
-#: How near a call's deadline (s) a timeout counts as that deadline: timers of a millisecond's grain fire that early.
+#: A timeout within so many seconds of the call's deadline counts as that deadline: timers may fire early.
 _NEAR = 0.01
 #: How long past its deadline (s) a call is left waiting for the engine to end it.
 _ENGINE_TIME = 0.5
@@ -129,7 +129,7 @@ class Broker:
             if memoryview(asked.parameters).nbytes > MAX_WHOLE and not isinstance(operation, LargeOperation):
                 raise HostError("LIMIT_EXCEEDED", f"{label[:160]} takes parameters of at most {MAX_WHOLE} bytes")
             parameters = _object(asked.parameters)
-            del asked, request  # twice as much need not wait for what the operation waits for
+            del asked, request  # else two copies of a large request would live as long as the operation
             await asyncio.sleep(0)
             answer = operation(scope, parameters)
         except Exception as error:
@@ -221,8 +221,8 @@ class Broker:
 
 
 class _Given:
-    """What an operation answers later. Where the call is over before the first step of that, a coroutine is closed, which
-    would otherwise be reported as never awaited."""
+    """The awaitable of an operation. If the call ends before it was awaited, a coroutine is closed here; Python would
+    report it as never awaited."""
 
     __slots__ = ("answer",)
 
@@ -235,7 +235,7 @@ class _Given:
 
 
 def _ends_the_call(scope: Scope, error: Exception) -> bool:
-    """True where an operation failed by a deadline, and that is the call's own or as good as that."""
+    """True if an operation failed by a deadline, and the call's own deadline is not later than `_NEAR` seconds from now."""
     if isinstance(error, InsulaError):
         late = error.code is Code.DEADLINE_EXCEEDED
     else:

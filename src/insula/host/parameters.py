@@ -27,11 +27,11 @@ def read(decoder: msgspec.json.Decoder[T], parameters: bytes) -> T:
         raise HostError("INVALID_PARAMETERS", str(error) or "the parameters are nested too deeply") from None
 
 
-#: A value of this size (bytes) is looked at within the turn of the loop; a larger one in a thread.
+#: A value of at most this size (bytes) is checked on the event loop; a larger one in a thread.
 _AT_ONCE = 16_384
-#: All digits alike, and no plus: what may be out of range is then found by a plain search.
+#: Makes all digits `0` (and `E` an `e`), so that `_SUSPICIOUS` finds numbers that may be out of range.
 _ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
-#: An exponent of three digits, or digits so many that with an exponent of two they may be out of range.
+#: An exponent of three digits; or 200 digits, which may be out of range with an exponent of two.
 _SUSPICIOUS = (b"e000", b"0" * 200)
 _NUMBERS = re.compile(rb'"(?:[^"\\]++|\\.)*+"|-?[0-9][-+.0-9eE]*+', re.DOTALL)
 

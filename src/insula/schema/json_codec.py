@@ -52,12 +52,12 @@ MAX_IN_RINGS = 1_000
 #: Nanoseconds that one text may take on the event loop, and bytes of one.
 INLINE_NS = 2_500_000
 INLINE_BYTES = 262_144
-#: Numbers in a text of the plain case that take the decoder long, and timestamps.
+#: Long numbers, and timestamps, that a text of the plain case may have: the decoder takes long for each.
 _PLAIN_LONG_NUMBERS = 50
 _PLAIN_TIMES = 500
-#: Bytes that the depth of a text on the event loop may take a look at, over all levels.
+#: Bytes that are read on the event loop to find the depth of one text, all levels together.
 _INLINE_LEVELS = 1_000_000
-#: Bytes, and fields, that the plain case may make at most, before it is seen whether they are too many.
+#: Bytes, and fields, that the plain case may make at most. Whether they pass the bounds is checked afterwards.
 _ROOM_BYTES = 64 << 20
 _ROOM_FIELDS = 2_000_000
 
@@ -115,8 +115,9 @@ class JsonCodecs:
         self.away = False
 
     def prepare(self) -> None:
-        """Compiles a large schema, in a thread, and lets the event loop have its turn often. PackageError where its types
-        nest too deeply. One that cannot be compiled so is `away` from then on: nobody has checked its types."""
+        """Compiles a large schema, in a thread that often yields the interpreter to the event loop. PackageError if its
+        types nest too deeply. A schema with too many fields in rings is not compiled here: it is `away` from then on, and
+        its types are still unchecked."""
         if sum(len(kind.fields) for kind in self._schema.types) <= SMALL:
             return
         rules = JsonRules(self._schema)
@@ -242,21 +243,20 @@ class _Side:
 
 
 def _safe_bytes(weight: Weight, side: _Side) -> int:
-    """Texts of at most so many bytes need no measure: whatever is in them, they nest, cost and grow too little."""
+    """The bytes up to which a text needs no measure: whatever it holds, its depth, cost and growth are within bounds."""
     cost = BYTE_NS + weight.value_ns + weight.object_ns // 2 + STEP_NS // 2
     growth = 1 + weight.growth + weight.zero_bytes // 2
     return min(MAX_DEPTH, side.values, INLINE_NS // cost, side.most // growth)
 
 
 def _plain_bytes(weight: Weight, side: _Side) -> int:
-    """Texts of at most so many bytes need no count of what is in them: an object takes three bytes with its comma, a value
-    two."""
+    """The bytes up to which the values of a text need no count: an object takes three bytes with its comma, a value two."""
     cost = BYTE_NS + weight.value_ns // 2 + weight.object_ns // 3 + 1
     growth = 1 + weight.growth // 2 + weight.zero_bytes // 3 + 1
     return min(side.values, INLINE_NS // cost, _ROOM_BYTES // growth, _ROOM_FIELDS // (1 + weight.fields // 3))
 
 
-# Each way is a function that has all it needs in its cells: they run at every call.
+# Each way is a closure, since it runs at every call.
 
 
 def _input_reader(types: JsonTypes, item: str, bounds: Bounds, elsewhere: Elsewhere | None) -> _Way:

@@ -61,7 +61,7 @@ def count_values(text: bytes, marks: bytes) -> int:
 
 
 def exceeds(text: bytes, marks: bytes, most: int) -> bool:
-    """True if a JSON text has more than `most` values. The count in full is needed where most brackets are empty."""
+    """True if a JSON text has more than `most` values. The full count is needed only if many brackets are empty."""
     return marks.count(b",") >= most or count_values(text, marks) > most
 
 

@@ -99,7 +99,7 @@ class Budget:
             raise TooLarge
 
 
-#: Bytes of a text that are written without a question whether there is memory for them.
+#: Texts up to this size (bytes) are written without `check_room`.
 _UNASKED = 16 << 20
 
 

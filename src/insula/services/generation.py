@@ -160,7 +160,7 @@ async def stage(
 
 
 def _limits(limits: ServiceLimits, given: Mapping[str, int]) -> ServiceLimits:
-    """The limits of a package, with those that the operator gives its service in their place."""
+    """The limits of a package, overridden by those that the operator gives its service."""
     known = ServiceLimits.__struct_fields__
     return msgspec.structs.replace(limits, **{key: value for key, value in given.items() if key in known})
 

@@ -1,10 +1,10 @@
 """A codec process: `python -I -m insula.transcoding.child MEMORY`, started by processes.py alone.
 
-It reads and writes the bodies that would take the server's event loop too long, by the same codecs. A body is a stranger's
-and a schema is a package's: they are worked on in a process that has no secrets, no sockets and no files of the server's,
-and a limit on memory (bytes of address space). Jobs come on stdin, answers leave on stdout, one after the other. The
-process ends when stdin closes, when memory did not suffice, and some seconds after the deadline of a job that it is still
-at: the server kills it at that deadline, unless the server is dead.
+It reads and writes the bodies that would take the server's event loop too long, by the same codecs. Bodies and schemas come
+from strangers, so the process has no secrets, no sockets and no files of the server's, and a limit on memory (bytes of
+address space). Jobs come on stdin, answers leave on stdout, one after the other. The process ends when stdin closes or when
+its memory is used up. The server kills it at the deadline of a job; if the server is dead, the process ends by itself some
+seconds later.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from insula.schema.json_codec import WholeCodec, compile_all
 from insula.schema.model import Schema
 from insula.transcoding.frames import Answer, Job, Work, receive, refusal_of, send
 
-#: Seconds after its deadline in which a job ends the process that the server has not killed.
+#: Seconds after a job's deadline at which the process ends by itself.
 _GRACE = 5.0
 #: Jobs between two garbage collections: what is decoded has no cycles, errors may have.
 _COLLECT_AFTER = 256

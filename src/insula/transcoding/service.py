@@ -1,9 +1,9 @@
-"""The codecs of one service, as its plans have them: what is small is done at once, what may take long in a process.
+"""The codecs of one service, for its plans: small bodies are converted at once, others in a codec process.
 
 JSON decides by the measure of each text (`schema/json_codec`). Binary decides by the size of the body alone, as protobuf's
-own library takes about a microsecond for two bytes: what is small is done here, over the message classes of the schema,
-which are made in a thread at the first binary call while its callers wait. A schema too large for that is never loaded
-here, and all its binary calls go to a process.
+own library takes about a microsecond for two bytes. Small bodies use the message classes of the schema, which are made in a
+thread at the first binary call while its callers wait. The classes of a schema with more than `MAX_FIELDS` fields are never
+made here: all its binary calls go to a process.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from insula.transcoding.store import MessageStore
 #: Bytes of a binary body, of an answer's JSON, and of the JSON in between, that are worked on on the event loop.
 INLINE = 2_048
 INLINE_TEXT = 8_192
-#: Seconds that a process has to compile a schema, and to come free for it.
+#: Seconds for a process to come free and to compile a schema, at a deploy.
 COMPILE_TIME = 60.0
-#: Nanoseconds of a message in one byte of a body, and of each field that it might have.
+#: Nanoseconds that the library takes for one byte of a message, and for each field that the message might have.
 MESSAGE_NS = 1_000
 MESSAGE_FIELD_NS = 50
 #: Fields of a schema whose message classes are made in the server.

@@ -345,7 +345,7 @@ class OwnedInstance(LiveInstance):
             job.refuse(UnavailableError("the instance was ended while it worked"))
 
     def left(self) -> None:
-        """Called when a call that was not done at once has left the instance, or ended it."""
+        """Called when a call that was not done at once has left the instance. The instance may be dead."""
         self.job = None
         self.epoch = -1  # the next call enters anew, and is weighed
         if self.alive:

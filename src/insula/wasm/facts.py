@@ -1,4 +1,4 @@
-"""What the compiler's child found out about a module, kept beside its code."""
+"""The facts of a module that the server cannot ask the C API for: found by the compiler's child, kept beside the code."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import NamedTuple, TypeAlias
 
 
 class Places(NamedTuple):
-    """Where the instructions of a module that was rewritten came from: from each offset of `rewritten` (ascending) on, up
-    to the next, the file is the original's from that of `original` on. `functions` is how many the original has."""
+    """Maps offsets in a rewritten module to the original file. The bytes from `rewritten[n]` up to `rewritten[n + 1]` come
+    from `original[n]` on. `functions` is the number of functions that the original has."""
 
     rewritten: Sequence[int] = ()
     original: Sequence[int] = ()

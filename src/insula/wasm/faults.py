@@ -1,4 +1,4 @@
-"""What an engine failure is called: a plain sentence for whoever called, the backtrace for the log alone."""
+"""Translates failures of the engine into errors: a plain sentence for the caller, the backtrace for the log alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from insula.wasm.traps import EngineError
 
 log = logging.getLogger("insula.wasm")
 
-#: The longest text of a guest's making that is told at once, in characters.
+#: Characters of a guest's text in one line of the log, and in one message.
 _MAX_LOGGED = 1000
 MAX_TOLD = 100
 

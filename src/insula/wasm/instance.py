@@ -202,7 +202,7 @@ class LiveInstance(Cell):
         )
 
     def why(self, error: BaseException) -> BaseException:
-        """What an error out of the guest is called; StoppedError stays."""
+        """The error to raise for an error that came out of the guest; StoppedError stays."""
         if isinstance(error, InsulaError | StoppedError):
             return error
         if isinstance(error, EngineError):

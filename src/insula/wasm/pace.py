@@ -1,4 +1,4 @@
-"""How long the calls of one method take: quick ones run on the event loop, slow ones in workers from their beginning.
+"""The pace of one method: quick methods run on the event loop, slow ones in workers from their beginning.
 
 A method starts on the loop, and the hot path only compares the clock before and after a call. The first call that takes
 longer than `NOTE` makes the method watched: from then on it is the processor's time of each call that counts, host

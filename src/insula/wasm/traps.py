@@ -1,4 +1,4 @@
-"""What is read from wasmtime's traps and errors: a code, a bounded backtrace, and never a message with a backtrace in it.
+"""Reads wasmtime's traps and errors: a code and a bounded backtrace, but never a message that contains a backtrace.
 
 The message of a trap is made by demangling every name in its backtrace. Names are the guest's: 221 bytes of nested C++
 templates take wasmtime's demangler minutes and 14 GB. So no message is asked for where there is a backtrace. The frames

@@ -41,8 +41,8 @@ class Lane:
 
 
 class Workers:
-    """At most `threads` jobs run, `share` of one lane, and at most `backlog` wait that a caller could be refused for.
-    `crowded`: some wait that could run."""
+    """At most `threads` jobs run, at most `share` of one lane. At most `backlog` calls wait; starts and resumed jobs are
+    not counted. `crowded` is true while jobs wait."""
 
     def __init__(self, threads: int, backlog: int, share: int) -> None:
         self.busy = 0

@@ -254,7 +254,7 @@ class _Hand:
 
 
 class Taken:
-    """How much of a request's body came, for whoever counts it."""
+    """The bytes of a request's body that came, for the metrics."""
 
     __slots__ = ("bytes",)
 
@@ -308,8 +308,8 @@ async def _arrived(answer: Answer, route: Route, receive: Receive) -> Response:
 
 
 async def _awaited(work: asyncio.Future[T], route: Route, receive: Receive) -> T:
-    """What comes of it when it is there; it is given up when the client leaves or the route's time and a little more is
-    over."""
+    """The result of `work`. The work is cancelled when the client leaves (ClientGoneError), or when the route's timeout and
+    `SLACK` have passed (DeadlineError)."""
     deadline = time.monotonic() + route.timeout + SLACK
     watcher: asyncio.Future[Any] = asyncio.ensure_future(receive())
     try:

@@ -67,7 +67,7 @@ class HeaderMemo:
         return len(self.young) + len(self._old)
 
     def get(self, block: bytes) -> Known | None:
-        """What is known of these bytes."""
+        """The entry of these bytes; None if there is none."""
         known = self.young.get(block)
         if known is None and self._old:
             known = self._old.pop(block, None)

@@ -163,7 +163,7 @@ class Unary:
         return answer
 
     def _of_post(self, asked: Asked, proto: bool, headers: tuple[tuple[bytes, bytes], ...]) -> Answerer:
-        """Makes the call, once. All that is known of it is at hand, since this runs at every request."""
+        """Makes the call. What it needs is in a closure, since this runs at every request."""
         plan = self._plan
         codec = plan.binary() if proto else plan.json()
         read, write = codec.read_input, codec.write_output
@@ -230,7 +230,8 @@ def _too_late(head: Head, body: bytes) -> Answer:  # noqa: ARG001
 
 
 def _later(waited: asyncio.Future[T], finish: Callable[[T], Answer]) -> asyncio.Future[Response]:
-    """The response that `finish` makes of what is waited for, or promises. Cancelling it cancels what is waited for."""
+    """A future of the response: `finish` gets the result of `waited`, and returns the response or a future of it.
+    Cancelling the future cancels the one that is under way."""
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
     waits: asyncio.Future[Any] = waited
 

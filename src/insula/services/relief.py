@@ -10,8 +10,8 @@ if TYPE_CHECKING:
 
 
 def relieve(generations: Iterable[Generation], enough: Callable[[], bool], least: int) -> None:
-    """Closes what is idle above each service's minimum, service by service, until that is `enough`. A service that has less
-    than `least` bytes keeps its own: it does not make room for a larger one."""
+    """Closes idle instances above each service's minimum, service by service, until `enough` answers True. A service with
+    less than `least` bytes keeps its instances: it does not make room for a larger one."""
     services = [generation.service for generation in generations]
     for service in sorted(services, key=lambda one: one.memory, reverse=True):
         if service.memory < least or enough():

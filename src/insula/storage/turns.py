@@ -34,7 +34,7 @@ W = TypeVar("W", bound=Waiting)
 
 
 class Turns(Generic[W]):
-    """Gives what was put in: the server's own first, then one of each tenant in turn. Not thread-safe."""
+    """A queue that gives the server's own jobs first, then one of each tenant in turn. Not thread-safe."""
 
     __slots__ = ("_length", "_own", "_rest")
 

@@ -128,7 +128,7 @@ class Writer:
             return False
 
     def _gather(self) -> tuple[list[Job[Any]], list[Job[Any]]]:
-        """Those whose turn it is, up to the size of a group: what is to be done, and what was withdrawn."""
+        """The next jobs, up to the size of a group: those to run, and those that were withdrawn."""
         group: list[Job[Any]] = []
         withdrawn: list[Job[Any]] = []
         while self._turns and len(group) < MAX_GROUP:

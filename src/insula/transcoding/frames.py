@@ -1,4 +1,4 @@
-"""What goes between the server and a codec process: a job and its bytes one way, an answer and its bytes the other.
+"""The frames between the server and a codec process: a job and its body one way, an answer and its body the other.
 
 A frame is the lengths of its two parts (4 and 8 bytes, little endian), a msgpack head, and a body as it is.
 """
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 class Work(enum.IntEnum):
-    """What is done to the body of a job."""
+    """The conversion that a job asks for."""
 
     READ_JSON = 0
     WRITE_JSON = 1

@@ -93,7 +93,8 @@ def _compile(wasm: bytes) -> tuple[bytearray, Places, Types]:
 
 
 def _vectors(declared: Declared) -> Types:
-    """The exported functions that take or give what is no number. Imported ones are refused: none that is offered does."""
+    """The types of exported functions with vectors or references, by export. A module that imports such a function is
+    refused, since the host offers none."""
     if any(set(declared.types[kind][0] + declared.types[kind][1]) - NUMBERS for kind in declared.imported):
         _refuse("the module imports a function of vectors or references, and none of those here is")
     found = {}

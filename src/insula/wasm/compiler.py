@@ -35,7 +35,7 @@ class Compiler:
         self._timeout = timeout
 
     async def compile(self, source: Path, digest: str, target: Path) -> Facts:
-        """Writes the code of a module to `target`, synced, and gives what is known of it. PackageError. Cancelled: the
+        """Writes the code of a module to `target`, synced, and returns its facts. PackageError. Cancelled: the
         child is killed; what there is of `target` is the caller's to remove."""
         async with self._room:
             child = _Child(self._command(source, digest, target), self._timeout)

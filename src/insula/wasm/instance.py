@@ -156,7 +156,7 @@ class LiveInstance(Cell):
         return False
 
     def weigh_idle(self) -> None:
-        """Counts what it has some time after a call on the loop."""
+        """Counts the memory that it has, some time after a call on the loop."""
         if self.alive and self.inline and not self.yields:
             self._weighs(self.size())
 
@@ -173,7 +173,7 @@ class LiveInstance(Cell):
             raise self._memory_of_all.refusal()
 
     def _weighs(self, size: int) -> bool:
-        """Counts what it has; whether there is as much."""
+        """Counts the memory that it has. False if all guests together have more than they may."""
         by, self._weight = size - self._weight, size
         return self._memory_of_all.change(by, self._tenant) if by else True
 

@@ -235,7 +235,7 @@ def _is_about_code(wasm: bytes, section: Section) -> bool:
 
 
 def _bodies(wasm: bytes, section: Section) -> Iterator[tuple[int, int, int]]:
-    """Where the size of each body, the body and what is behind it are."""
+    """The offsets of each body's size, of its beginning and of its end."""
     count, at = number_at(wasm, section.start)
     for _ in range(count):
         size, start = number_at(wasm, at)

@@ -458,7 +458,7 @@ def run_steps(instance: LiveInstance, exchange: Exchange, payload: bytes) -> Ste
 
 
 def rest_steps(instance: LiveInstance, exchange: Exchange, args: tuple[int, ...]) -> Steps[bytes]:
-    """What is left of an exchange whose export was entered."""
+    """The rest of an exchange, after its export was entered."""
     while (result := instance.poll()) is None:
         yield
     return exchange.finish(instance, args, result)

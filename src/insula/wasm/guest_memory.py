@@ -85,7 +85,7 @@ class GuestMemory:
             self._look()
 
     def forget(self, limit: int) -> None:
-        """A program that had said so is closed."""
+        """Takes back one `expect`, once that program is closed."""
         with self._lock:
             self._limits[limit] -= 1
             if not self._limits[limit]:

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from insula.errors import CallerError, Code, GuestError, InsulaError, PackageError
 from insula.schema.bounds import Bounds
 from insula.schema.idl import parse_idl
-from insula.schema.json_codec import INLINE_BYTES, SMALL, Elsewhere, JsonCodecs, WholeCodec, compile_all, compile_json
+from insula.schema.json_codec import SMALL, JsonCodecs, WholeCodec, compile_all, compile_json
+from insula.schema.json_ways import INLINE_BYTES, Elsewhere
 from insula.schema.model import Schema
 
 SCHEMA = parse_idl(

@@ -19,7 +19,8 @@ from insula.errors import DeadlineError
 from insula.plans import Codec
 from insula.schema.binary_codec import Messages
 from insula.schema.bounds import Bounds
-from insula.schema.json_codec import INLINE_NS, Elsewhere, InlineCodec, JsonCodecs, check_zeros
+from insula.schema.json_codec import InlineCodec, JsonCodecs, check_zeros
+from insula.schema.json_ways import INLINE_NS, Elsewhere
 from insula.schema.model import Method, Schema
 from insula.transcoding.frames import Work
 from insula.transcoding.processes import CodecProcesses, Subject

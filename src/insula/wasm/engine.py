@@ -39,7 +39,9 @@ from insula.wasm.linking import Blueprint, bind
 from insula.wasm.machine import Machine, machine
 from insula.wasm.modules import Modules, OpenModule
 from insula.wasm.pace import NOTE, Pace
-from insula.wasm.scheduler import Running, Schedule, rest_steps, run_steps, start_steps, unbegun
+from insula.wasm.schedule import Schedule
+from insula.wasm.scheduler import Running
+from insula.wasm.steps import rest_steps, run_steps, start_steps, unbegun
 from insula.wasm.workers import Lane, Workers
 
 log = logging.getLogger("insula.wasm")

@@ -19,7 +19,6 @@ Policy
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
@@ -28,7 +27,7 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any
 
-from insula.errors import GuestError, InsulaError, LimitError, UnavailableError
+from insula.errors import GuestError, InsulaError, LimitError
 from insula.wasm import native, wasi
 from insula.wasm.contract import HostImport, OverranError, Signature
 from insula.wasm.faults import MAX_TOLD, StoppedError, exhausted, fault, printable, unexpected
@@ -38,6 +37,7 @@ from insula.wasm.machine import machine
 from insula.wasm.native import Cell, Definition, Template
 from insula.wasm.pace import SPENT, Pace
 from insula.wasm.traps import EngineError
+from insula.wasm.waits import discard
 from insula.wasm.wasi import Nap, Wasi
 
 log = logging.getLogger("insula.wasm")
@@ -388,29 +388,3 @@ def _wasi_callback(name: str) -> tuple[Any, bool]:
     waits = name in wasi.NAPPING
     make = native.later if waits else native.now
     return make(signature, lambda cell, args: cell.serve_wasi(name, args)), waits
-
-
-def cancelled() -> bytes:
-    """The outcome of a host function that the host gave up."""
-    raise UnavailableError("the host cancelled what the guest waited for")
-
-
-def discard(awaitable: object) -> None:
-    """Drops an awaitable that nobody will await. A coroutine is closed, so that it does not warn that it never was."""
-    if inspect.iscoroutine(awaitable):
-        _close_arguments(awaitable)
-        awaitable.close()
-
-
-def give_up(waiting: asyncio.Future[Any] | asyncio.TimerHandle) -> None:
-    """Cancels what a guest waits for."""
-    if isinstance(waiting, asyncio.Task):
-        _close_arguments(waiting.get_coro())
-    waiting.cancel()
-
-
-def _close_arguments(coroutine: Any) -> None:
-    """Closes the coroutines among the arguments of one that has not begun: it would have awaited them."""
-    if inspect.iscoroutine(coroutine) and inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-        for argument in inspect.getcoroutinelocals(coroutine).values():
-            discard(argument)

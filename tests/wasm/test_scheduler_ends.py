@@ -263,6 +263,7 @@ async def test_a_host_function_that_goes_on_after_the_end_is_waited_for_by_idle_
     assert await asyncio.wait_for(idle, 10)
     assert floor.schedule.tasks == set()
     assert "never retrieved" not in caplog.text
+    assert ("a host function failed after its caller had left" in caplog.text) is fails
     assert (await Guest.of(guest.program)).start("one") == b"1"
 
 

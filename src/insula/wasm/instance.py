@@ -188,8 +188,10 @@ class LiveInstance(Cell):
     def free(self) -> None:
         """Gives everything back; idempotent. Nobody is in it."""
         self.alive = False
-        self.dispose()
-        self._weighs(0)
+        try:
+            self.dispose()
+        finally:
+            self._weighs(0)
         self.scope = self.outcome = self.wait = None
         if self._wasi is None:
             return

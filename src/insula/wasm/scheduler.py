@@ -23,6 +23,7 @@ from time import monotonic, thread_time
 from types import CoroutineType
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from insula.background import unheard
 from insula.errors import DeadlineError, InsulaError
 from insula.wasm.contract import RefusalError
 from insula.wasm.faults import StoppedError
@@ -181,12 +182,12 @@ class Running(Generic[T]):
         schedule.tasks.discard(task)
         if self._waiting is not task:  # it was given up
             if not task.cancelled():
-                task.exception()  # seen
+                unheard(task.exception(), "a host function")
             schedule.changed()
             return
         if monotonic() >= self._deadline:
             if not task.cancelled():
-                task.exception()  # seen
+                unheard(task.exception(), "a host function")
             self._expire()
             return
         self._waiting = None

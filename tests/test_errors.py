@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from connectrpc.code import Code as ConnectCode
 
-from insula.errors import WIRE, CallerError, Code, InsulaError, code_named
+from insula.errors import WIRE, CallerError, Code, InsulaError, LimitError, code_named, forget_frames
 
 
 def test_the_codes_are_those_of_connect() -> None:
@@ -33,3 +33,22 @@ def test_an_error_has_the_code_of_its_class_unless_told_otherwise() -> None:
     assert CallerError("no", status=413).http_status == 413
     assert str(InsulaError("what", hint="do this")) == "what (do this)"
     assert str(InsulaError("what")) == "what"
+
+
+def test_an_error_that_was_told_has_no_frames_and_neither_have_its_causes() -> None:
+    def fail() -> None:
+        try:
+            raise ValueError("inner")
+        except ValueError as inner:
+            raise LimitError("outer") from inner
+
+    with pytest.raises(LimitError) as caught:
+        fail()
+    error = caught.value
+    forget_frames(error)
+    assert error.__traceback__ is None
+    assert error.__cause__ is not None
+    assert error.__cause__.__traceback__ is None
+    circle = LimitError("a cause of its own cause")
+    circle.__cause__ = circle
+    forget_frames(circle)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from insula.errors import InsulaError
+from insula.errors import InsulaError, forget_frames
 
 log = logging.getLogger("insula.background")
 
@@ -39,8 +39,11 @@ def told(future: F, what: str, *, endless: bool = False) -> F:
 
 def unheard(error: BaseException | None, what: str) -> None:
     """Logs the error of work whose caller has left. A refusal (InsulaError) concerned the caller alone."""
-    if error is not None and not isinstance(error, InsulaError):
+    if error is None:
+        return
+    if not isinstance(error, InsulaError):
         log.error("%s failed after its caller had left", what, exc_info=error)
+    forget_frames(error)
 
 
 class Tasks:

@@ -165,3 +165,15 @@ class UnavailableError(InsulaError):
     """The server, service or peer is not taking calls now: it starts, drains, is stopped or out of reach."""
 
     default_code = Code.UNAVAILABLE
+
+
+def forget_frames(error: BaseException) -> None:
+    """Lets go of the frames that an error came through, once it has been told, and of those of its causes. A future that
+    failed is mostly among their variables, and the future has the error: a circle that only the garbage collector would
+    break, with a body of megabytes in it."""
+    seen: set[int] = set()
+    one: BaseException | None = error
+    while one is not None and id(one) not in seen:
+        seen.add(id(one))
+        one.__traceback__ = None
+        one = one.__cause__ or one.__context__

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import json
+import weakref
 from collections import Counter
 from itertools import pairwise
 from typing import Any
@@ -785,6 +787,46 @@ async def test_a_stop_with_bytes_held() -> None:
         said = await reader.read()
         assert set(statuses(said)) == {200}  # whole answers, then the end
         await stopping
+        writer.close()
+
+
+@pytest.mark.parametrize("lane", [False, True], ids=["ordinary road", "lane"])
+async def test_an_answer_that_is_refused_later_leaves_nothing_for_the_garbage_collector(lane: bool) -> None:
+    """The error has the frames that it came through, their variables have the future, and the future has the error: and
+    somewhere among them is the body."""
+
+    class Body:
+        """What the frame that fails has in hand."""
+
+    async with roads(LIMITS) as here:
+        told, bodies = here.told[lane], list[Any]()
+
+        def failing(head: Head, kind: bytes, body: bytes) -> object:
+            held = Body()
+            bodies.append(weakref.ref(held))
+            answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+            def fail(held: Body) -> None:
+                try:
+                    raise LimitError("no room")
+                except Exception as raised:
+                    answer.set_exception(raised)
+
+            asyncio.get_running_loop().call_soon(fail, held)
+            return answer
+
+        told.answer = failing  # type: ignore[method-assign, assignment]
+        reader, writer = await here.both[lane].connect()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(3):
+                writer.write(post())
+                await reader.readuntil(b"\r\n\r\n")
+            await until(lambda: len(bodies) == 3)
+            await until(lambda: not any(body() for body in bodies))
+        finally:
+            gc.enable()
         writer.close()
 
 

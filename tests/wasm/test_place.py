@@ -188,3 +188,33 @@ async def test_helpers_that_are_ended_at_any_moment_leave_nothing(floor: Floor) 
     desk.go.set()
     _, call = await desk.call()
     assert await whole(partial(call)) == b"1005"
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
+async def test_a_slice_that_ends_in_a_helper_ends_the_turn(floor: Floor, waits: bool) -> None:
+    """Whenever it ends there: a guest whose host calls end each slice in its `allocate` would else hold the loop for good."""
+    ticker, epochs = floor.schedule.ticker, list[int]()
+    path = wat("""(module (import "t" "ask" (func $ask (result i32))) (memory (export "memory") 1)
+        (func (export "allocate") (param i32) (result i32) (i32.const 1000))
+        (func (export "go") (result i32) (local $n i32)
+          (loop (drop (call $ask))
+            (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 50))))
+          (local.get $n)))""")
+
+    def host(scope: Any, request: bytes) -> Any:
+        over = ticker.epoch + 3
+        while ticker.epoch < over:
+            pass
+        if threading.current_thread() is threading.main_thread():
+            epochs.append(ticker.epoch)
+        return later() if waits else b"12345"
+
+    offered = HostImport("t", "ask", ONE, _nothing, host, _never, ("allocate", lambda g, a, pointer: (pointer,)))
+    module = await floor.engine.load(path, digest(path))
+    program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+    instance, steps = await program.instantiate(), Steps("go")
+    answer = program.runner(steps)(instance, b"", None, time.monotonic() + 60)
+    in_first_turn = len(epochs)
+    assert not isinstance(answer, bytes)
+    assert await answer == b"50"
+    assert in_first_turn <= 2

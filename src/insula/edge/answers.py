@@ -13,7 +13,7 @@ from typing import NamedTuple
 from insula.edge.compression import CODINGS, preferred
 from insula.edge.exchange import Head, Response, Route
 from insula.edge.rest import refusal
-from insula.errors import Code, GuestError, InsulaError
+from insula.errors import Code, GuestError, InsulaError, forget_frames
 from insula.fields import fault
 
 _log = logging.getLogger("insula.edge")
@@ -95,7 +95,9 @@ def failed(head: Head, route: Route, error: Exception) -> Response:
     """What a request gets that ended in an error: a refusal, or a failure of this server, which the log tells."""
     if not isinstance(error, InsulaError):
         _log.error("%s failed (request %s)", route.label, head.request_id, exc_info=error)
+        forget_frames(error)
         error = InsulaError("the server failed to answer", hint="the server's log has more under the request id")
+    forget_frames(error)
     return _refused(head, route, error)
 
 

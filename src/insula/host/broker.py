@@ -27,7 +27,7 @@ from typing import Any
 import msgspec
 
 from insula.calls import ServiceId
-from insula.errors import Code, InsulaError
+from insula.errors import Code, InsulaError, forget_frames
 from insula.host.contract import HostError, LargeOperation, Operation, Scope
 from insula.host.failures import host_error
 from insula.host.iterators import next_chunk
@@ -211,9 +211,11 @@ class Broker:
 
     def _failed(self, label: str, error: Exception) -> bytes:
         if isinstance(error, InsulaError):
+            forget_frames(error)
             error = host_error(error)
         if not isinstance(error, HostError):
             log.error("%s: %s failed", self._service, label[:160], exc_info=error)
+            forget_frames(error)
             error = HostError("INTERNAL_ERROR", "internal error")
         return _failures.encode(
             {"success": False, "error": {"code": error.code, "message": error.message[:_MAX_ERROR]}}

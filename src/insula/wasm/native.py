@@ -148,6 +148,9 @@ def _is_ready(_context: int) -> bool:
 
 def _is_answered(context: int) -> bool:
     cell = _cells[context]
+    if cell.rests:  # asked at once, in the poll in which it began to wait: its slice is over
+        cell.rests = False
+        return False
     return (cell.outcome is not None or cell.placing) and cell.deliver()
 
 
@@ -224,6 +227,7 @@ def later(
                 answer = handler(cell, tuple([values[at] & mask for at, mask in params]))
             if answer is None:
                 cell.reply = results, slots, trap
+                cell.rests = cell.placing
                 continuation[0] = _ANSWERED
                 continuation[1] = context
             else:
@@ -349,12 +353,12 @@ class _Entry:
 
 
 class Cell:
-    """A store and one instance in it; used by one thread at a time.
+    """A store and one instance in it; used by one thread at a time. The store is made by `open`.
 
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
     `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. `outcome`
-    is set once there is what a suspended guest waits for. An output has at most `limit` bytes. What stands above implements
-    `weigh`, `overrun`, `answered` and `read`. The store is made by `open`.
+    is set once there is what a suspended guest waits for; `rests` while the present poll is not to ask for it. An output
+    has at most `limit` bytes. What stands above implements `weigh`, `overrun`, `answered` and `read`.
     """
 
     __slots__ = (
@@ -377,7 +381,7 @@ class Cell:
             "_pointer",
         ),
         *("_raw", "_results", "_size", "_store", "_trap", "_view", "context", "depth", "epochs"),
-        *("failure", "helpers", "limit", "lost", "outcome", "reply", "room", "room_at", "template", "yields"),
+        *("failure", "helpers", "limit", "lost", "outcome", "reply", "rests", "room", "room_at", "template", "yields"),
     )
 
     def __init__(self, template: Template) -> None:
@@ -389,6 +393,7 @@ class Cell:
         self.depth = 0
         self.helpers = 0
         self.lost = True
+        self.rests = False
         self.epochs = SLICE
         self.limit = 0
         self.room_at = 0

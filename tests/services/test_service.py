@@ -74,6 +74,29 @@ class TestAnswer:
             await each.later() if later else each.submit()
         assert (caught.value.headers, caught.value.trailers) == ((("x-a", "1"),), (("x-b", "3"),))
 
+    @pytest.mark.parametrize("reason", ["guest_memory", "instances"])
+    async def test_a_start_that_others_left_no_room_for_degrades_nothing(
+        self, bench: Make, clock: ManualClock, reason: str
+    ) -> None:
+        each = await bench(fragile, min_instances=1, max_instances=1)
+        crowded = LimitError("the guests of this server have all of it", reason=reason, retry_after=1.0)
+
+        def starting(number: int) -> None:
+            raise crowded
+
+        each.program.starting = starting
+        with pytest.raises(GuestError):
+            each.submit(b"trap")  # and no other instance starts
+        for _ in range(3):
+            with pytest.raises(LimitError, match="have all of it") as caught:
+                await each.later()
+            assert caught.value is not crowded, "each caller has an error of its own"
+            assert each.state() is State.READY
+        each.program.starting = lambda number: None
+        await clock.advance(1.0)  # it tries again by itself, since one is always kept
+        assert each.service.instances()["idle"] == 1
+        assert await each.outcome() == Reply(b"2")
+
     @pytest.mark.parametrize("way", ["at once", "later", "from the mailbox"])
     async def test_a_call_that_no_guest_has_seen_runs_again_on_another_instance(self, bench: Make, way: str) -> None:
         gates = Gates()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from insula.errors import LimitError
 from insula.wasm.contract import Limits
@@ -91,56 +93,91 @@ async def test_what_instances_have_is_counted_and_given_back(tmp_path: Path) -> 
         await engine.close()
 
 
+def memory_of(most: int, *limits: int) -> tuple[GuestMemory, list[Tenant]]:
+    memory, tenants = GuestMemory(most * MB, asyncio.new_event_loop()), [Tenant(limit * MB) for limit in limits]
+    for tenant in tenants:
+        memory.join(tenant)
+    return memory, tenants
+
+
+def taken(memory: GuestMemory, tenant: Tenant) -> None:
+    """The tenant takes what it gets."""
+    part = memory.lease(tenant.limit, tenant)
+    memory.change(part, tenant)
+    memory.settle(part, tenant)
+
+
 def test_leases_never_come_to_more_than_there_is() -> None:
-    memory, tenants = GuestMemory(1000, asyncio.new_event_loop()), [Tenant() for _ in range(4)]
-    memory.expect(400)
+    memory, tenants = memory_of(1000, 400, 400, 400, 400, 400)
     assert not memory.scarce
-    granted = [memory.lease(400, tenant) for tenant in tenants]
-    assert granted[0] == 400  # there is much: the whole
+    granted = [memory.lease(400 * MB, tenant) for tenant in tenants[:4]]
+    assert granted[0] == 400 * MB  # there is much: the whole
     assert memory.scarce
-    assert 400 >= granted[1] > granted[2] > granted[3] > 0
-    assert memory.leased == sum(granted) < 1000
-    assert memory.lease(400, Tenant()) > 0, "something is left for one that comes later"
-    for tenant, part in zip(tenants, granted, strict=True):
+    assert 400 * MB >= granted[1] > granted[2] > granted[3] > 0
+    assert memory.leased == sum(granted) < 1000 * MB
+    assert memory.lease(400 * MB, tenants[4]) > 0, "something is left for one that comes later"
+    for tenant, part in zip(tenants, granted, strict=False):
         memory.settle(part, tenant)
         assert tenant.bytes == 0
-    assert not memory.scarce
 
 
 def test_a_tenant_that_has_much_gets_no_more_while_memory_is_scarce() -> None:
-    memory, greedy, modest = GuestMemory(1000, asyncio.new_event_loop()), Tenant(), Tenant()
-    memory.expect(1000)
-    while part := memory.lease(1000, greedy):
-        assert memory.change(part, greedy)
-        memory.settle(part, greedy)
-    assert 790 <= greedy.bytes <= 800
+    memory, (greedy, modest) = memory_of(1000, 1000, 64)
+    for _ in range(100):
+        taken(memory, greedy)
+    assert 780 * MB <= greedy.bytes <= memory.most_of_one < 800 * MB
     with pytest.raises(LimitError):
-        memory.start(50, greedy)
-    memory.start(50, modest)
-    assert memory.lease(50, modest) >= 40
+        memory.start(50 * MB, greedy)
+    memory.start(50 * MB, modest)
+    assert memory.lease(50 * MB, modest) >= 40 * MB
+
+
+def test_many_greedy_tenants_leave_its_part_to_one_that_has_nothing() -> None:
+    memory, (little, *greedy) = memory_of(300, 8, *[256] * 40)
+    for _ in range(200):
+        for tenant in greedy:
+            taken(memory, tenant)
+    memory.start(2 * MB, little)
+    memory.change(2 * MB, little)
+    assert memory.lease(1 * MB, little) == 1 * MB
+    assert memory.held + memory.leased <= memory.most
 
 
 def test_memory_is_scarce_where_two_guests_may_have_more_than_is_left() -> None:
-    memory, tenant = GuestMemory(100, asyncio.new_event_loop()), Tenant()
-    memory.change(30, tenant)
+    memory, (tenant,) = memory_of(100, 36)
     assert not memory.scarce
-    memory.expect(36)
+    memory.change(30 * MB, tenant)
     assert memory.scarce
-    memory.change(-10, tenant)
+    memory.change(-10 * MB, tenant)
     assert not memory.scarce
 
 
 def test_a_large_limit_counts_while_its_program_is_there() -> None:
-    memory = GuestMemory(1000, asyncio.new_event_loop())
-    memory.expect(600)
-    memory.expect(600)
-    memory.expect(10)
+    memory, (large, other, _) = memory_of(1000, 600, 600, 10)
     assert memory.scarce
-    memory.forget(600)
+    memory.leave(large)
     assert memory.scarce
-    memory.forget(600)
+    memory.leave(other)
+    memory.leave(other)
     assert not memory.scarce
-    memory.forget(10)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 60), st.booleans()), max_size=60))
+def test_what_is_kept_for_tenants_is_what_they_lack(steps: list[tuple[int, int, bool]]) -> None:
+    memory, tenants = memory_of(100, *[64] * 5)
+    late = Tenant(64 * MB)
+    for number, size, leaves in steps:
+        tenant = [*tenants, late][number]
+        if leaves:
+            memory.leave(tenant)
+        else:
+            memory.join(tenant)
+        part = memory.lease(size * MB, tenant)
+        memory.change(min(part, size * MB // 2), tenant)
+        memory.settle(part, tenant)
+        assert memory._kept == sum(memory._lacks(one) for one in memory._tenants)
+        assert memory.held <= memory.most
+        assert memory.leased == 0
 
 
 async def test_a_closed_program_forgets_its_limit(tmp_path: Path) -> None:

@@ -121,3 +121,28 @@ def test_a_method_that_is_kept_slow_never_becomes_quick() -> None:
     for _ in range(2 * MANY):
         pace.took_in_worker(0.0)
     assert pace.slow
+
+
+def test_a_method_that_becomes_slow_tells_once() -> None:
+    told: list[None] = []
+    pace = Pace(Clock())
+    pace.slowed = lambda: told.append(None)
+    slow_down(pace)
+    pace.took_in_worker(LONG)
+    pace.took(LONG)
+    assert len(told) == 1
+    quick_after(pace)
+    slow_down(pace)
+    assert len(told) == 2
+
+
+def test_a_suspect_method_shows_in_a_few_calls_that_it_is_quick_and_that_is_no_relapse() -> None:
+    clock = Clock()
+    pace = Pace(clock)
+    for _ in range(3):
+        pace.suspect()
+        pace.suspect()
+        assert (pace.slow, pace.unwatched) == (True, False)
+        assert quick_after(pace) == FEW
+    slow_down(pace)
+    assert quick_after(pace) == FEW

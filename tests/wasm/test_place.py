@@ -192,7 +192,7 @@ async def test_helpers_that_are_ended_at_any_moment_leave_nothing(floor: Floor) 
 
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after a wait"])
 async def test_a_slice_that_ends_in_a_helper_ends_the_turn(floor: Floor, waits: bool) -> None:
-    """Whenever it ends there: a guest whose host calls end each slice in its `allocate` would else hold the loop for good."""
+    """A guest whose host calls end each slice in its `allocate` would else hold the loop for good."""
     ticker, epochs = floor.schedule.ticker, list[int]()
     path = wat("""(module (import "t" "ask" (func $ask (result i32))) (memory (export "memory") 1)
         (func (export "allocate") (param i32) (result i32) (i32.const 1000))

@@ -13,7 +13,7 @@ import pytest
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
 from insula.wasm.contract import Limits, RefusalError, WasiOptions
 from insula.wasm.machine import machine
-from insula.wasm.pace import QUICK
+from insula.wasm.pace import FEW, QUICK
 from insula.wasm.ticker import _PATIENCE
 from insula.wasm.workers import Lane
 from tests.guests import digest, wat
@@ -95,6 +95,35 @@ async def test_a_program_that_may_have_much_memory_never_runs_on_the_loop(floor:
     call = guest.later("one")
     assert floor.workers.busy == 1
     assert await call == b"1"
+
+
+async def test_a_program_with_a_slow_method_begins_its_others_in_workers(floor: Floor) -> None:
+    """Else one with a thousand methods could hold the loop a thousand times."""
+    program = await floor.program()
+    guest, other = await Guest.of(program), await Guest.of(await floor.program())
+    known, slow = Watched(), Watched()
+    assert await whole(lambda: guest.start("one", pace=known)) == b"1"
+    guest.program.runner(_steps("one", slow))
+    slow.helper_overran()
+    assert await guest.later("one", pace=known) == b"1"
+    assert known.said[-1] == "took in worker"
+    new = Watched()
+    run = program.runner(_steps("one", new))
+    for _ in range(FEW):
+        answer = run(guest.instance, b"", None, time.monotonic() + 20)
+        assert not isinstance(answer, bytes)
+        assert await answer == b"1"
+    assert new.said[:FEW] == ["took in worker"] * FEW
+    assert not new.slow
+    untouched = Watched()
+    assert await whole(lambda: other.start("one", pace=untouched)) == b"1"
+    assert "took in worker" not in untouched.said
+
+
+def _steps(export: str, pace: Watched) -> Steps:
+    steps = Steps(export)
+    steps.pace = pace
+    return steps
 
 
 async def test_a_start_runs_in_a_worker(floor: Floor) -> None:

@@ -12,8 +12,9 @@ What happens to a call
 What happens to an instance
 - After a trap, an exit or a missed deadline it is closed and one is started in its place at once.
 - At least `min_instances` are kept while calls are taken; above that, idle ones are closed after a while (see pool).
-- When one fails to start, the service is degraded, and the supervisor says when to try again. Calls that wait are refused
-  (`unavailable`, with the time to come back) where no instance lives or is on its way; a service with one goes on.
+- When one fails to start for want of what all services share, calls without an instance are refused with that limit.
+- When one fails to start otherwise, the service is degraded, and the supervisor says when to try again. Calls that wait are
+  refused (`unavailable`, with the time to come back) where no instance lives or is on its way; a service with one goes on.
 
 What ends a service
 - `drain`: no new call is taken, those accepted finish within the time given, then it stops. A call that found its plan
@@ -24,6 +25,7 @@ What ends a service
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -52,6 +54,10 @@ from insula.wasm.contract import Exchange, Instance, Program, Runner, UnbegunErr
 log = logging.getLogger("insula.services")
 
 _READY = State.READY
+
+#: Limits that all services share: what a start that fails for one of them is called, and how soon the next is tried (s).
+_OTHERS = frozenset(("guest_memory", "instances"))
+_CROWDED = 0.5
 
 #: How many waiting calls are handed to instances before the event loop gets its turn.
 _BATCH = 16
@@ -423,6 +429,9 @@ class Service:
             self._start_error = self._start_error or told
             self._notify()
             return
+        if isinstance(told, LimitError) and told.reason in _OTHERS:
+            self._crowded_out(told)
+            return
         delay = self._supervisor.failed()
         log.warning("%s: an instance does not start (%s in a row): %s", self.name, self._supervisor.failures, error)
         if self.state is State.READY:
@@ -433,6 +442,17 @@ class Service:
         if not self._retrying:
             self._retrying = True
             self._clock.call_later(delay, self._retry)
+        self._notify()
+
+    def _crowded_out(self, error: LimitError) -> None:
+        """Others have what an instance would need. That says nothing of this service: it is not degraded, calls that no
+        instance is there for are told of the limit, and the next start is tried soon."""
+        if not self._pool.total:
+            for ticket in self._waiting.clear():
+                self._refuse(ticket, copy.copy(error))
+        if not self._retrying and self._pool.total < self._pool.minimum:
+            self._retrying = True
+            self._clock.call_later(_CROWDED, self._retry)
         self._notify()
 
     def _retry(self) -> None:

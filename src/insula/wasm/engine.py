@@ -56,6 +56,10 @@ _LATE = "the guest did not answer in time"
 _LARGE = 64 << 20
 
 
+#: Seconds between two times that the methods of a program have to show anew that they are quick.
+_SUSPICION = 1.0
+
+
 class _Job(Protocol):
     """The call that an instance is busy with, for whoever ends the instance."""
 
@@ -123,7 +127,6 @@ class NativeEngine:
         self._check_open()
         assert isinstance(module, OpenModule)
         program = NativeProgram(self, bind(module.code, imports, limits, wasi), name)
-        self.guest_memory.expect(limits.memory_bytes)
         self.programs.add(program)
         return program
 
@@ -157,9 +160,12 @@ class NativeProgram:
         self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
         self._name = name or "this service"
         self._lane = Lane(self._name)
-        self._memory = Tenant()
+        self._memory = Tenant(blueprint.limits.memory_bytes)
+        engine.guest_memory.join(self._memory)
         self._start_pace = Pace()
         self._start_pace.keep_slow()  # what a module does to start cannot be interrupted: it may fill all its memory
+        self._paces: list[Pace] = []
+        self._slowed_at = 0.0
         self._instances: set[OwnedInstance] = set()
         self._closed = False
 
@@ -202,6 +208,10 @@ class NativeProgram:
         turn = schedule.turn
         if self._blueprint.memory_most > _LARGE:
             pace.keep_slow()
+        elif self._slowed_at:
+            pace.suspect()
+        pace.slowed = self._slowed
+        self._paces.append(pace)
 
         def run(instance: Any, payload: bytes, scope: Any, deadline: float) -> bytes | asyncio.Future[bytes]:
             if instance.job is not None or not instance.alive:
@@ -268,12 +278,20 @@ class NativeProgram:
     def close(self) -> None:
         """Ends every instance; calls under way fail with UnavailableError. Idempotent."""
         if not self._closed:
-            self._engine.guest_memory.forget(self._blueprint.limits.memory_bytes)
+            self._engine.guest_memory.leave(self._memory)
         self._closed = True
         for instance in list(self._instances):
             instance.close()
         self._template.close()
         self._engine.programs.discard(self)
+
+    def _slowed(self) -> None:
+        """A method has become slow: so may the others be."""
+        now = monotonic()
+        if now - self._slowed_at >= _SUSPICION:
+            self._slowed_at = now
+            for pace in self._paces:
+                pace.suspect()
 
     def _run_later(
         self, instance: OwnedInstance, exchange: Exchange, payload: bytes, scope: Any, deadline: float

@@ -12,7 +12,8 @@ beyond it fails inside the guest. On the loop one guest runs at a time, so a lea
 scarce.
 
 While memory is scarce a tenant may have `_TIMES` times as much as is left (the dynamic thresholds of shares.py): one alone
-comes to four fifths of the whole, and four greedy ones leave a seventeenth for whatever else is there.
+comes to four fifths of the whole. A small part is kept for each, however much the others take: `FLOOR` bytes, or its part
+of half the whole where there are many. So a service can always start an instance and let it grow a bit.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,8 @@ _SCARCE = 7 / 8
 _EASE = 3 / 4
 #: How many times as much as is left a tenant may have while memory is scarce.
 _TIMES = 4
+#: Bytes that each tenant may have, however much others have taken.
+FLOOR = 16 << 20
 #: The part of what is left that a lease may take while memory is scarce and others have leases.
 _PART = 5
 #: Seconds after its call until an instance is weighed that was run on the loop.
@@ -48,12 +50,14 @@ class Weighed(Protocol):
 
 
 class Tenant:
-    """One program's share: `bytes` is the memory of its instances and the leases of those that run."""
+    """One program's share: `bytes` is the memory of its instances and the leases of those that run, `limit` that of one
+    instance."""
 
-    __slots__ = ("bytes",)
+    __slots__ = ("bytes", "limit")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 0) -> None:
         self.bytes = 0
+        self.limit = limit
 
 
 class GuestMemory:
@@ -61,7 +65,7 @@ class GuestMemory:
     grow. `scarce` is a plain field, for the hot path: whether a guest on the loop needs a lease. `relieve` closes idle
     instances until its first argument answers True, of services that have at least so many bytes as the second says: none
     makes room for one that would then have more than it. Used by every thread that runs guests; `start`, `note`,
-    `expect`, `forget` and `relieve` are the loop's."""
+    `join`, `leave` and `relieve` are the loop's."""
 
     def __init__(self, most: int, loop: asyncio.AbstractEventLoop) -> None:
         self.most = most
@@ -69,29 +73,42 @@ class GuestMemory:
         self.leased = 0
         self.scarce = False
         self.relieve: Callable[[Callable[[], bool], int], None] = lambda enough, least: None
-        self._limits: Counter[int] = Counter()
-        self._largest = 0
+        self._tenants: set[Tenant] = set()
+        self._largest = 0  # limit of all tenants
+        self._floor = FLOOR
+        self._kept = 0  # what tenants have less than the floor, together
         self._loop = loop
         self._lock = threading.Lock()
         self._asked = False
         self._leases = 0
         self._ran: list[Weighed] = []
 
-    def expect(self, limit: int) -> None:
-        """Notes the memory limit (bytes) of a program, before it has instances."""
+    def join(self, tenant: Tenant) -> None:
+        """There may be instances of this tenant from now on."""
         with self._lock:
-            self._limits[limit] += 1
-            self._largest = max(self._limits)
-            self._look()
+            self._tenants.add(tenant)
+            self._settle_floor()
 
-    def forget(self, limit: int) -> None:
-        """Takes back one `expect`, once that program is closed."""
+    def leave(self, tenant: Tenant) -> None:
+        """There are no new instances of this tenant any more. Idempotent."""
         with self._lock:
-            self._limits[limit] -= 1
-            if not self._limits[limit]:
-                del self._limits[limit]
-            self._largest = max(self._limits, default=0)
-            self._look()
+            self._tenants.discard(tenant)
+            self._settle_floor()
+
+    def _settle_floor(self) -> None:
+        self._largest = max((one.limit for one in self._tenants), default=0)
+        self._floor = min(FLOOR, self.most // (2 * max(1, len(self._tenants))))
+        self._kept = sum(self._lacks(one) for one in self._tenants)
+        self._look()
+
+    def _lacks(self, tenant: Tenant) -> int:
+        """What is kept for a tenant that has less than the floor."""
+        return max(0, self._floor - tenant.bytes) if tenant in self._tenants else 0
+
+    def _add(self, tenant: Tenant, by: int) -> None:
+        before = self._lacks(tenant)
+        tenant.bytes += by
+        self._kept += self._lacks(tenant) - before
 
     def start(self, size: int, tenant: Tenant) -> None:
         """Before an instance is made that begins with `size` bytes; LimitError where its tenant may not have as much."""
@@ -101,18 +118,26 @@ class GuestMemory:
                 raise self.refusal()
 
     def _fits(self, size: int, tenant: Tenant) -> bool:
+        if size <= self._lacks(tenant) and self.held + size <= self.most:
+            return True  # it is kept for it, and the leases of others come to an end
         return self.held + self.leased + size <= self.most and (not self.scarce or self._allowed(tenant) >= size)
 
     def _allowed(self, tenant: Tenant) -> int:
         """How much more a tenant may have while memory is scarce: then it has `_TIMES` times as much as is left."""
-        left = self.most - self.held - self.leased
-        return max(0, (_TIMES * left - tenant.bytes) // (1 + _TIMES))
+        left, lacks = self.most - self.held - self.leased, self._lacks(tenant)
+        fair = (_TIMES * (left - self._kept + lacks) - tenant.bytes) // (1 + _TIMES)
+        return max(0, fair, min(left, lacks))
+
+    @property
+    def most_of_one(self) -> int:
+        """Bytes that one tenant may come to, where all others have nothing."""
+        return _TIMES * (self.most - self._floor * max(0, len(self._tenants) - 1)) // (1 + _TIMES)
 
     def change(self, by: int, tenant: Tenant) -> bool:
         """Counts what an instance has more, or less; whether all of it is within the bound."""
         with self._lock:
             self.held += by
-            tenant.bytes += by
+            self._add(tenant, by)
             self._look()
             low = by > 0 and self.held > self.most * _SCARCE and not self._asked
             self._asked = self._asked or low
@@ -130,10 +155,10 @@ class GuestMemory:
             else:
                 granted = min(wanted, self._allowed(tenant))
                 if starts or self._leases:
-                    granted = min(granted, max(0, left // _PART))
+                    granted = min(granted, max(0, left // _PART, min(left, self._lacks(tenant))))
             self._leases += not starts
             self.leased += granted
-            tenant.bytes += granted
+            self._add(tenant, granted)
             self._look()
             return granted
 
@@ -142,7 +167,7 @@ class GuestMemory:
         with self._lock:
             self._leases -= not starts
             self.leased -= granted
-            tenant.bytes -= granted
+            self._add(tenant, -granted)
             self._look()
 
     def note(self, instance: Weighed) -> None:

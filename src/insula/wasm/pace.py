@@ -5,6 +5,9 @@ longer than `NOTE` makes the method watched: from then on it is the processor's 
 functions included, since on a busy machine a call of a microsecond may take milliseconds of the clock. A method is slow
 when the mean of its calls passes `SLOW`, and for long when one call took `LONG` or a helper export ran out of its slice.
 A slow method is quick again after so many quick calls in a row; each relapse within a minute asks for twice as many.
+
+A program that has had a slow method is suspect: the methods that are not slow begin in a worker as well, until a few calls
+of each were quick. So a program with a thousand methods cannot hold the loop once with each of them.
 """
 
 from __future__ import annotations
@@ -37,9 +40,22 @@ _WEIGHT = 0.25
 
 class Pace:
     """One a method; belongs to the event loop. `unwatched` and `slow` are plain fields, for the hot path. `began` is the
-    loop thread's processor time (s) when a call of a watched method began."""
+    loop thread's processor time (s) when a call of a watched method began. `slowed` is called when the method becomes
+    slow."""
 
-    __slots__ = ("_calm", "_clock", "_for_good", "_mean", "_needs", "_quick", "_slow_at", "began", "slow", "unwatched")
+    __slots__ = (
+        "_calm",
+        "_clock",
+        "_for_good",
+        "_mean",
+        "_needs",
+        "_quick",
+        "_slow_at",
+        "began",
+        "slow",
+        "slowed",
+        "unwatched",
+    )
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.unwatched = True
@@ -51,6 +67,7 @@ class Pace:
         self._quick = 0
         self._slow_at = 0.0
         self._for_good = False
+        self.slowed: Callable[[], None] = lambda: None
         self._clock = clock
 
     def watch(self) -> None:
@@ -97,6 +114,14 @@ class Pace:
         self._for_good = True
         self._slow_down(MANY)
 
+    def suspect(self) -> None:
+        """Another method of the program was slow: this one shows first, in a worker, that it is not."""
+        if not self.slow:
+            self._needs = max(self._needs, FEW)
+            self._quick = 0
+            self.slow = True
+            self.unwatched = False
+
     def _slow_down(self, least: int) -> None:
         now = self._clock()
         if self.slow:
@@ -106,5 +131,7 @@ class Pace:
             self._needs = max(least, min(2 * self._needs, MOST) if relapse else least)
         self._slow_at = now
         self._quick = 0
-        self.slow = True
+        was_slow, self.slow = self.slow, True
         self.unwatched = False
+        if not was_slow:
+            self.slowed()

@@ -6,8 +6,8 @@ two milliseconds. Objects that live on, some twenty for each call that waits, ar
 rests during imports.
 
 A thread that runs Python gives the interpreter to another one after `SWITCH` seconds. The event loop asks for it again
-after each system call and each guest, so the interpreter's own 5 ms would add up to three or four times as much in one
-turn beside a thread that works.
+after each system call and each guest, so the interpreter's own 5 ms would add up to many times as much in one turn beside a
+thread that works.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 #: Objects more than there were when the youngest are looked at, and how many looks at one generation are one at the next.
 THRESHOLDS = (4_000, 20, 50)
 #: Seconds.
-SWITCH = 0.001
+SWITCH = 0.0002
 
 
 def serving() -> None:

@@ -218,3 +218,33 @@ async def test_a_slice_that_ends_in_a_helper_ends_the_turn(floor: Floor, waits: 
     assert not isinstance(answer, bytes)
     assert await answer == b"50"
     assert in_first_turn <= 2
+
+
+async def test_a_helper_under_a_host_function_keeps_no_other_worker_from_its_own(floor: Floor) -> None:
+    """Of the workers one at a time runs host functions; a guest that loops under one is no host function."""
+    path = wat("""(module (import "t" "ask" (func $ask (result i32))) (memory (export "memory") 1)
+        (func (export "allocate") (param i32) (result i32) (loop (br 0)) (i32.const 1000))
+        (func (export "go") (result i32) (call $ask)))""")
+    entered = threading.Event()
+
+    def host(scope: Any, request: bytes) -> bytes:
+        entered.set()
+        return b"12345"
+
+    looping = HostImport("t", "ask", ONE, _nothing, host, lambda guest, answer: (guest.call("allocate", 5),))
+    module = await floor.engine.load(path, digest(path))
+    program = floor.engine.link(module, [looping], Limits(), WasiOptions())
+    steps, instance = Steps("go"), await program.instantiate()
+    steps.pace.keep_slow()
+    endless = program.runner(steps)(instance, b"", None, time.monotonic() + 600)
+    assert not isinstance(endless, bytes)
+    await asyncio.to_thread(entered.wait, 10)
+    desk = Desk(floor)
+    desk.go.set()
+    other, call = await desk.call(memory_bytes=65 << 20)  # in a worker too
+    assert await asyncio.wait_for(call(), 10) == b"1005"
+    instance.close()
+    other.close()
+    with pytest.raises(UnavailableError):
+        await endless
+    assert await floor.schedule.idle(10.0)

@@ -22,6 +22,7 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
@@ -49,6 +50,10 @@ INLINE_CPU = 0.035
 _MAX_NESTING = 8
 
 
+#: Of the workers one at a time runs host functions: they need the interpreter, and so does the event loop.
+_one_worker = threading.Lock()
+
+
 class LiveInstance(Cell):
     """`inline`: it runs on the event loop, as it does wherever no worker has it. `leased`: it may grow to less than its own
     limit, since the memory of all guests is scarce. `deadline` (of `time.monotonic()`), `pace`
@@ -72,7 +77,7 @@ class LiveInstance(Cell):
             "_wasi",
             "_weight",
         ),
-        *("alive", "deadline", "epoch", "inline", "leased", "pace", "scope", "stopped", "touched", "wait"),
+        *("alive", "deadline", "epoch", "holds", "inline", "leased", "pace", "scope", "stopped", "touched", "wait"),
     )
 
     def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory, tenant: Tenant) -> None:
@@ -83,6 +88,7 @@ class LiveInstance(Cell):
         self._lease = 0
         self._leased_to_start = False
         self.leased = False
+        self.holds = False
         self.alive = True
         self.stopped = False
         self.touched = False
@@ -236,6 +242,16 @@ class LiveInstance(Cell):
 
     def serve(self, host: HostImport, args: tuple[int, ...]) -> tuple[int, ...] | None:
         """Runs a host function; None where the guest has to wait for it."""
+        if self.inline or self.holds:
+            return self._served(host, args)
+        with _one_worker:
+            self.holds = True
+            try:
+                return self._served(host, args)
+            finally:
+                self.holds = False
+
+    def _served(self, host: HostImport, args: tuple[int, ...]) -> tuple[int, ...] | None:
         if self.stopped:
             raise StoppedError
         if self.depth == _MAX_NESTING:
@@ -261,8 +277,26 @@ class LiveInstance(Cell):
             if self._due:
                 self._come_due()
 
+    def let_go(self) -> bool:
+        """The guest goes on under a host function: other workers may run theirs meanwhile. Whether `take_back` is due."""
+        if not self.holds:
+            return False
+        self.holds = False
+        _one_worker.release()
+        return True
+
+    def take_back(self) -> None:
+        _one_worker.acquire()
+        self.holds = True
+
     def serve_wasi(self, name: str, args: tuple[int, ...]) -> tuple[int, ...] | None:
         """Runs a WASI function; None where the guest has to sleep."""
+        if self.inline or self.holds:
+            return self._served_wasi(name, args)
+        with _one_worker:
+            return self._served_wasi(name, args)
+
+    def _served_wasi(self, name: str, args: tuple[int, ...]) -> tuple[int, ...] | None:
         if self.stopped:
             raise StoppedError
         assert self._wasi is not None  # it is there while the guest is

@@ -521,6 +521,16 @@ class Cell:
 
     def call(self, export: str, *args: int) -> int:
         """Runs a small export to its end, here and now; its result, or 0 where it has none."""
+        if not self.depth:
+            return self._call(export, args)
+        held = self.let_go()
+        try:
+            return self._call(export, args)
+        finally:
+            if held:
+                self.take_back()
+
+    def _call(self, export: str, args: tuple[int, ...]) -> int:
         entry = self._helpers.get(export) or self._helper(export)
         self.helpers += 1
         try:
@@ -606,7 +616,10 @@ class Cell:
     def placed(self) -> int | None:
         """Goes on with it. Its result once it is done; None before."""
         depth, self.depth = self.depth, 0
+        held = self.let_go()
         done = _poll(self._placing)
+        if held:
+            self.take_back()
         self.depth = depth
         if not done:
             return None
@@ -625,6 +638,14 @@ class Cell:
             _delete_suspended(future)
             if self._out[0] or self._out[1]:
                 self._end()
+
+    def let_go(self) -> bool:
+        """The guest goes on under a host function. Whether `take_back` follows."""
+        raise NotImplementedError
+
+    def take_back(self) -> None:
+        """It has come back to the host function."""
+        raise NotImplementedError
 
     def weigh(self) -> None:
         """A slice is over: raises where the guest has more memory than is left for it."""

@@ -21,7 +21,7 @@ from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.state import StateRepository
 from insula.storage.turns import MAX_BYTES
-from insula.storage.writer import _SETTLED, MAX_GROUP
+from insula.storage.writer import _SETTLED, MAX_GROUP, MAX_GROUP_BYTES
 
 ADD = text("INSERT INTO insula_state_usage (service_id, key_count, byte_count, floor) VALUES (:name, 0, 0, 0)")
 NAMES = text("SELECT service_id FROM insula_state_usage ORDER BY service_id")
@@ -242,6 +242,21 @@ async def test_the_bytes_that_wait_are_shared_as_well(url: str) -> None:
     assert f"bytes of the {MAX_BYTES} that writes may take" in str(refused[0])
     assert (await other[0]).version == 1
     await asyncio.gather(*(state.set("shop.Greedy.v1", f"k{number}", "1") for number in range(80)))
+    await db.close()
+
+
+async def test_large_values_make_small_groups(url: str) -> None:
+    """The write of another, and the server's own, wait for the commit under way: it is no larger than two of these."""
+    db = await Database.open(url)
+    transactions: dict[str, object] = {}
+
+    def note(name: str) -> Callable[[Connection], None]:
+        return lambda connection: transactions.update({name: connection.get_transaction()})
+
+    async with busy(db):
+        tasks = await queued(*(db.write(note(f"l{n}"), tenant="a", size=MAX_GROUP_BYTES // 2) for n in range(6)))
+    await asyncio.gather(*tasks)
+    assert len({id(one) for one in transactions.values()}) >= 3
     await db.close()
 
 

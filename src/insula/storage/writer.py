@@ -37,6 +37,8 @@ from insula.storage.turns import Places, Turns
 T = TypeVar("T")
 
 MAX_GROUP = 128
+#: Bytes of values after which a group is full: the next ones, and the server's own, wait no longer for it than for that.
+MAX_GROUP_BYTES = 2 << 20
 #: Outcomes that are told in one turn of the loop.
 _SETTLED = 16
 TRIES = 6
@@ -131,9 +133,14 @@ class Writer:
         """The next jobs, up to the size of a group: those to run, and those that were withdrawn."""
         group: list[Job[Any]] = []
         withdrawn: list[Job[Any]] = []
-        while self._turns and len(group) < MAX_GROUP:
+        size = 0
+        while self._turns and len(group) < MAX_GROUP and size < MAX_GROUP_BYTES:
             job = self._turns.take()
-            (group if job.claim() else withdrawn).append(job)
+            if job.claim():
+                group.append(job)
+                size += job.size
+            else:
+                withdrawn.append(job)
         return group, withdrawn
 
     def _survive(self, group: list[Job[Any]]) -> list[_Outcome]:

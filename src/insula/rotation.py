@@ -57,9 +57,9 @@ class Rotation(Generic[K, J]):
         """Removes the next job and returns it with its tenant, who then stands behind the others; None if there is none.
         Tenants for which `where` is false are passed over and keep their place."""
         queues = self._queues
+        if not queues:
+            return None
         if where is None:
-            if not queues:
-                return None
             key, queue = queues.popitem(last=False)
         else:
             for key in queues:

@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
-GROUND = {"errors", "calls", "plans", "shares", "fields", "background"}
+GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background"}
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
 KNOWS: dict[str, set[str]] = {
@@ -20,6 +20,7 @@ KNOWS: dict[str, set[str]] = {
     "calls": set(),
     "plans": set(),
     "shares": set(),
+    "rotation": set(),
     "fields": set(),
     "background": set(),
     "settings": set(),

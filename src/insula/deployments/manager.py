@@ -29,9 +29,9 @@ from insula.deployments.attempts import GIVEN_UP, SUSPECT, Attempt, Attempts
 from insula.deployments.claims import Claims
 from insula.deployments.contract import Deployed, Listed, Shown
 from insula.deployments.desired import Desired
-from insula.deployments.gate import Gate
 from insula.deployments.starting import Start
 from insula.deployments.stopwatch import Stopwatch
+from insula.deployments.sweeping import Sweeping
 from insula.errors import CallerError, Code, InsulaError, UnavailableError
 
 if TYPE_CHECKING:
@@ -71,11 +71,9 @@ class DeploymentManager:
         self._drain_timeout = drain_timeout
         self._desired = Desired(registry)
         self._uncertain: set[str] = set()  # services whose last change may or may not have been written down
-        self._foreign: frozenset[str] = frozenset()  # packages in the depot that are not this database's to sweep
         self._claims = Claims()
-        self._depot_gate = Gate()
-        self._sweep_due = False
         self._background = Tasks()
+        self._sweeping = Sweeping(depot, repository, self._background)
         self._start: Start | None = None  # until it is over
         self._stopping = False
 
@@ -86,7 +84,7 @@ class DeploymentManager:
         rows = await self._repository.all()
         self._desired.rows = {row.service_id: row for row in rows}
         if not rows:
-            await self._keep_what_is_there()
+            await self._sweeping.keep_what_is_there()
         self._attempts.keep(Attempt(row.service_id, row.digest) for row in rows)
         first, last = [], []
         for row in rows:
@@ -108,10 +106,10 @@ class DeploymentManager:
     async def start(self) -> None:
         """Runs what `load` has read. A service that cannot start is logged, shown as stopped, and stops no other."""
         assert self._start is not None
-        async with self._depot_gate.shared():
+        async with self._sweeping.held_off():
             await self._start.run()
         self._start = None
-        self._sweep_later()
+        self._sweeping.later()
 
     async def _bring_up(self, row: DeploymentRow) -> Generation | None:
         try:
@@ -154,19 +152,10 @@ class DeploymentManager:
                     self._desired.note_failure(row.service_id, str(error))
                     await generation.close()
 
-    async def _keep_what_is_there(self) -> None:
-        """A database that knows of no deployment beside a depot with packages is most likely another one than they were
-        deployed with (a wrong URL, a file that was lost): with the right one they will be needed again."""
-        self._foreign = await self._depot.digests()
-        if self._foreign:
-            log.warning(
-                "the depot has %d packages and the database no deployment: is it the right one? The packages are kept",
-                len(self._foreign),
-            )
-
     async def stop(self) -> None:
         """Refuses further changes, waits for those under way within the drain time, then stops every service."""
         self._stopping = True
+        self._sweeping.stop()
         await self._claims.ended(self._drain_timeout)
         await self._background.ended(self._drain_timeout)
         generations = list(self._registry.generations)
@@ -223,7 +212,7 @@ class DeploymentManager:
     async def retry(self, service_id: str) -> Deployed:
         """See the contract."""
         watch = Stopwatch()
-        async with self._depot_gate.shared(), self._alone(service_id):
+        async with self._sweeping.held_off(), self._alone(service_id):
             row = self._desired.row(service_id)
             if self._registry.running(service_id) is not None or self._desired.is_coming(service_id):
                 raise CallerError(
@@ -248,7 +237,7 @@ class DeploymentManager:
                 await self._start.call_off(service_id)
             await carried_through(self._remove(service_id), f"undeploying {service_id}")
         log.info("%s undeployed", service_id)
-        self._sweep_later()
+        self._sweeping.later()
 
     async def _remove(self, service_id: str) -> None:
         with self._noting_doubt(service_id):
@@ -410,23 +399,10 @@ class DeploymentManager:
                 retry_after=1.0,
             )
         try:
-            async with self._depot_gate.shared():
+            async with self._sweeping.held_off():
                 yield
         finally:
-            self._sweep_later()
-
-    def _sweep_later(self) -> None:
-        if not self._sweep_due and not self._stopping:
-            self._sweep_due = True
-            self._background.start(self._sweep(), "the sweep of the depot")
-
-    async def _sweep(self) -> None:
-        async with self._depot_gate.alone():
-            self._sweep_due = False
-            try:
-                await self._depot.sweep(self._foreign | await self._repository.digests())
-            except InsulaError as error:
-                log.warning("the depot was not swept: %s", error)
+            self._sweeping.later()
 
 
 def _told(source: str) -> str:

@@ -29,7 +29,8 @@ from insula.edge.intake import Intake
 from insula.edge.lane import Lane
 from insula.edge.last_words import Last
 from insula.edge.limits import Limits
-from insula.edge.listener import HttpConnection, ListenerConfig, Reading
+from insula.edge.listener import HttpConnection, Reading
+from insula.edge.listener_config import ListenerConfig
 
 #: Answers out of one read before other connections have their turn, and seconds that they may take.
 IN_A_ROW = 32

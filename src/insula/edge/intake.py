@@ -8,9 +8,10 @@ and the tenants take their turns in rotation: one whose callers flood the server
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from time import monotonic
+
+from insula.rotation import Rotation
 
 #: Seconds of a turn in which requests are begun.
 BUDGET = 0.003
@@ -20,13 +21,14 @@ class Intake:
     """Lives on one event loop. `until` is a plain field, for the hot path: before that moment (of `time.monotonic()`) a
     request is begun without asking."""
 
-    __slots__ = ("_armed", "_end", "_waiting", "until")
+    __slots__ = ("_armed", "_end", "_tenants", "_waiting", "until")
 
     def __init__(self) -> None:
         self.until = 0.0
         self._end = 0.0
         self._armed = False
-        self._waiting: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
+        self._waiting: Rotation[str, Callable[[], None]] = Rotation()
+        self._tenants = self._waiting.tenants
 
     def is_over(self, tenant: str, now: float) -> bool:
         """Whether a request of this tenant has to `wait`."""
@@ -34,14 +36,11 @@ class Intake:
             self._arm()
             self.until = self._end = now + BUDGET
             return False
-        return now >= self._end or tenant in self._waiting
+        return now >= self._end or tenant in self._tenants
 
     def wait(self, tenant: str, begin: Callable[[], None]) -> None:
         """Calls `begin`, which does not raise, in a later turn."""
-        waiting = self._waiting.get(tenant)
-        if waiting is None:
-            waiting = self._waiting[tenant] = deque()
-        waiting.append(begin)
+        self._waiting.put(tenant, begin)
         self.until = 0.0  # who comes now may have to stand behind others
 
     def _arm(self) -> None:
@@ -57,11 +56,8 @@ class Intake:
             return
         self._arm()
         self._end = monotonic() + BUDGET
-        while waiting:
-            tenant, begins = waiting.popitem(last=False)
-            begin = begins.popleft()
-            if begins:
-                waiting[tenant] = begins
+        while (taken := waiting.take()) is not None:
+            _, begin = taken
             begin()
             if monotonic() >= self._end:
                 break

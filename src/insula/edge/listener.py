@@ -24,19 +24,17 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-from collections.abc import Callable
 from typing import Any, NoReturn
 
 import httptools
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from insula.edge.backlog import Backlog, untaken
+from insula.edge.backlog import untaken
 from insula.edge.ending import Ending, Parting
 from insula.edge.framing import NOT_IN_TRAILERS, framing_of
 from insula.edge.last_words import HTTP_1_1_REQUIRED, Last
-from insula.edge.limits import Limits
+from insula.edge.listener_config import Ahead, ListenerConfig
 from insula.edge.request_id import new_request_id
 
 _log = logging.getLogger("insula.edge")
@@ -62,51 +60,6 @@ class Reading(enum.Enum):
     HEAD = enum.auto()
     BODY = enum.auto()
     DEAF = enum.auto()
-
-
-class ListenerConfig(uvicorn.Config):
-    """What the connections of one listener share: its limits, how many were turned away, whom to tell what was dropped
-    and when the last connection is gone."""
-
-    def __init__(
-        self,
-        app: Any,
-        limits: Limits,
-        dropped: Callable[[str], None],
-        emptied: Callable[[], None],
-        ssl_context_factory: Any = None,
-        protocol: type[HttpConnection] | None = None,
-    ) -> None:
-        super().__init__(
-            app,
-            http=protocol or HttpConnection,
-            ws="none",
-            lifespan="off",
-            interface="asgi3",
-            log_config=None,
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            ssl_context_factory=ssl_context_factory,
-        )
-        self.limits = limits
-        self.dropped = dropped
-        self.emptied = emptied
-        self.turned_away = 0
-        self.unread = Backlog(limits.max_unread)
-
-
-class Ahead:
-    """What a connection holds of requests that are not answered yet, as a holder of the listener's backlog."""
-
-    __slots__ = ("_connection", "counted")
-
-    def __init__(self, connection: HttpConnection) -> None:
-        self._connection = connection
-        self.counted = False
-
-    def give_up(self) -> None:
-        self._connection.give_up_ahead()
 
 
 class HttpConnection(HttpToolsProtocol):

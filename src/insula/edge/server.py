@@ -19,7 +19,8 @@ from insula.background import told
 from insula.edge.fast_connection import FastConfig
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
-from insula.edge.listener import HttpConnection, ListenerConfig
+from insula.edge.listener import HttpConnection
+from insula.edge.listener_config import ListenerConfig
 from insula.errors import ConfigurationError
 
 _log = logging.getLogger("insula.edge")
@@ -79,7 +80,7 @@ class Listener:
         self._sock = sock
         self._empty = asyncio.Event()
         shared = (app, limits or Limits(), dropped or (lambda reason: None), self._empty.set, ssl_context_factory)
-        self._config = FastConfig(*shared, lane=lane) if lane else ListenerConfig(*shared)
+        self._config = FastConfig(*shared, lane=lane) if lane else ListenerConfig(*shared, HttpConnection)
         self._server = uvicorn.Server(self._config)
         self._ticker: asyncio.Task[None] | None = None
         self._stopped = False

@@ -8,7 +8,8 @@ take turns: one that sends many large bodies waits for its own.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+
+from insula.rotation import Rotation
 
 #: Bytes of large bodies that are handed over in one turn, unless one alone has more.
 BUDGET = 262_144
@@ -21,7 +22,7 @@ class Turns:
         self._budget = budget
         self._spent = 0  # in this turn
         self._armed = False
-        self._waiting: dict[str, deque[tuple[int, asyncio.Future[None]]]] = {}  # whose turn it is stands first
+        self._waiting: Rotation[str, tuple[int, asyncio.Future[None]]] = Rotation()
 
     def enter(self, tenant: str, size: int) -> asyncio.Future[None] | None:
         """None if a body of this size may be handed over now, else a future that is done when it may. A cancelled future
@@ -29,7 +30,7 @@ class Turns:
         wait = None
         if self._waiting or not self._fits(size):
             wait = asyncio.get_running_loop().create_future()
-            self._waiting.setdefault(tenant, deque()).append((size, wait))
+            self._waiting.put(tenant, (size, wait))
         else:
             self._spent += size
         self._arm()
@@ -46,17 +47,13 @@ class Turns:
     def _next(self) -> None:
         """Another turn has begun."""
         self._armed, self._spent = False, 0
-        while self._waiting:
-            tenant, bodies = next(iter(self._waiting.items()))
-            size, wait = bodies[0]
+        while (first := self._waiting.peek()) is not None:
+            _, (size, wait) = first
             if not wait.done():
                 if not self._fits(size):
                     break
                 self._spent += size
                 wait.set_result(None)
-            bodies.popleft()
-            del self._waiting[tenant]
-            if bodies:
-                self._waiting[tenant] = bodies
+            self._waiting.take()
         if self._spent or self._waiting:
             self._arm()

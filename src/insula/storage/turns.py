@@ -11,6 +11,7 @@ from collections import deque
 from typing import Generic, Protocol, TypeVar
 
 from insula.errors import LimitError
+from insula.rotation import Rotation
 from insula.shares import Shares
 
 #: The tenant of the server's own work.
@@ -36,40 +37,30 @@ W = TypeVar("W", bound=Waiting)
 class Turns(Generic[W]):
     """A queue that gives the server's own jobs first, then one of each tenant in turn. Not thread-safe."""
 
-    __slots__ = ("_length", "_own", "_rest")
+    __slots__ = ("_own", "_rest")
 
     def __init__(self) -> None:
         self._own: deque[W] = deque()
-        self._rest: dict[str, deque[W]] = {}  # the tenant whose turn is next stands first
-        self._length = 0
+        self._rest: Rotation[str, W] = Rotation()
 
     def __len__(self) -> int:
-        return self._length
+        return len(self._own) + len(self._rest)
 
     def put(self, job: W) -> None:
-        """Adds at the end of its tenant's line."""
-        self._length += 1
+        """Adds behind the other jobs of its tenant."""
         if job.tenant == SERVER:
             self._own.append(job)
-        elif (line := self._rest.get(job.tenant)) is not None:
-            line.append(job)
         else:
-            self._rest[job.tenant] = deque((job,))
+            self._rest.put(job.tenant, job)
 
     def take(self) -> W:
         """The next; IndexError where nothing waits."""
         if self._own:
-            self._length -= 1
             return self._own.popleft()
-        if not self._rest:
+        taken = self._rest.take()
+        if taken is None:
             raise IndexError("nothing waits")
-        self._length -= 1
-        tenant = next(iter(self._rest))
-        line = self._rest.pop(tenant)
-        job = line.popleft()
-        if line:
-            self._rest[tenant] = line
-        return job
+        return taken[1]
 
 
 class Places:

@@ -9,10 +9,10 @@ that has had next to nothing of a full turn, and has no call waiting, is not del
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from time import monotonic
 
+from insula.rotation import Rotation
 from insula.wasm.workers import Lane
 
 #: Seconds of guests in a turn, and at most, where programs that have had less than `LITTLE` of it run as well.
@@ -24,7 +24,7 @@ LITTLE = 0.0001
 class Turn:
     """Belongs to the loop. `full` is a plain field, for the hot path: whether a call may have to wait for a later turn."""
 
-    __slots__ = ("_armed", "_lanes", "_loop", "_number", "_spent", "full")
+    __slots__ = ("_armed", "_jobs", "_lanes", "_loop", "_number", "_spent", "full")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False
@@ -32,7 +32,8 @@ class Turn:
         self._spent = 0.0
         self._number = 0
         self._armed = False
-        self._lanes: OrderedDict[Lane, deque[Callable[[], None]]] = OrderedDict()
+        self._jobs: Rotation[Lane, Callable[[], None]] = Rotation()
+        self._lanes = self._jobs.tenants
 
     def add(self, lane: Lane, seconds: float) -> None:
         """Guests of a program have run for so long in this turn."""
@@ -52,19 +53,14 @@ class Turn:
 
     def put(self, lane: Lane, job: Callable[[], None]) -> None:
         """Runs a job, which does not raise, in a later turn."""
-        jobs = self._lanes.get(lane)
-        if jobs is None:
-            jobs = self._lanes[lane] = deque()
-        jobs.append(job)
+        self._jobs.put(lane, job)
         self.full = True
         self._arm()
 
     def withdraw(self, lane: Lane, job: Callable[[], None]) -> None:
-        """Takes back a job that has not run."""
-        jobs = self._lanes[lane]
-        jobs.remove(job)
-        if not jobs:
-            del self._lanes[lane]
+        """Takes back a job that has not run; ValueError where none waits."""
+        if not self._jobs.withdraw(lane, job):
+            raise ValueError("the job does not wait")
 
     def _arm(self) -> None:
         if not self._armed:
@@ -76,15 +72,12 @@ class Turn:
         self._number += 1
         self._spent = 0.0
         until = monotonic() + BUDGET
-        lanes = self._lanes
-        while lanes:
-            lane, jobs = lanes.popitem(last=False)
-            job = jobs.popleft()
-            if jobs:
-                lanes[lane] = jobs
+        jobs = self._jobs
+        while (taken := jobs.take()) is not None:
+            _, job = taken
             job()
             if monotonic() >= until:
                 break
-        self.full = bool(lanes)
-        if lanes:
+        self.full = bool(jobs)
+        if jobs:
             self._arm()

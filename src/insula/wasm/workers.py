@@ -1,8 +1,8 @@
 """A bounded number of threads that run guests, shared out fairly among the programs.
 
 Each program has a lane. A lane has at most its share of the threads at once, and its jobs wait in order; the lanes with
-jobs that may run take turns. So a program whose guests burn all the time that they get slows itself, and no other. The
-places of those that wait are shared out as well (shares.py).
+jobs that may run take turns (rotation.py). So a program whose guests burn all the time that they get slows itself, and no
+other. The places of those that wait are shared out as well (shares.py).
 
 The event loop alone counts and hands out, so there is no lock; a job that is over says so there (`done`). The threads
 are daemons: one that cannot be stopped must not keep the process alive. What dead instances leave is given back by a thread
@@ -15,29 +15,28 @@ import logging
 import queue
 import threading
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
 
 from insula.background import thread
 from insula.errors import LimitError
+from insula.rotation import Rotation
 from insula.shares import Shares
 
 log = logging.getLogger("insula.wasm")
 
 
 class Lane:
-    """The jobs of one program, each with whether it counts as one that waits. `name` is the tenant's, for messages. `spent`
-    is the time (s) that its guests had of a `turn` of the loop (turn.py)."""
+    """One program, as the workers and the turns of the loop know it. `name` is the tenant's, for messages. `running` counts
+    its jobs in workers. `spent` is the time (s) that its guests had of a `turn` of the loop (turn.py)."""
 
-    __slots__ = ("name", "running", "spent", "turn", "waiting")
+    __slots__ = ("name", "running", "spent", "turn")
 
     def __init__(self, name: str = "this service") -> None:
         self.name = name
         self.running = 0
         self.turn = -1
         self.spent = 0.0
-        self.waiting: deque[tuple[Callable[[], None], bool]] = deque()
 
 
 class Workers:
@@ -51,7 +50,8 @@ class Workers:
         self._share = share
         self._room: Shares[Lane] = Shares(backlog)
         self._running = 0
-        self._ready: OrderedDict[Lane, None] = OrderedDict()
+        # each job with whether it counts as one that waits
+        self._waiting: Rotation[Lane, tuple[Callable[[], None], bool]] = Rotation()
         self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._untidy: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         # All at once, here: on a busy machine the start of a thread takes milliseconds, and the loop would wait for it.
@@ -74,33 +74,27 @@ class Workers:
         self.busy += 1
         if counts:
             self._room.take_anyway(lane)
-        lane.waiting.append((job, counts))
-        if lane.running < self._share:
-            self._ready[lane] = None
+        self._waiting.put(lane, (job, counts))
         self._hand_out()
 
     def done(self, lane: Lane) -> None:
         """One job of the lane has come back."""
         self.busy -= 1
         self._running -= 1
+        if lane.running == self._share:
+            self._waiting.postpone(lane)  # it could not have its turn, and has it after those who could
         lane.running -= 1
-        if lane.waiting:
-            self._ready[lane] = None
         self._hand_out()
 
     def withdraw(self, lane: Lane, job: Callable[[], None]) -> bool:
         """Takes back a job that has not begun; False where it has."""
-        for entry in lane.waiting:
-            if entry[0] == job:
-                break
-        else:
+        entry = next((entry for entry in self._waiting.waiting(lane) if entry[0] == job), None)
+        if entry is None:
             return False
-        lane.waiting.remove(entry)
+        self._waiting.withdraw(lane, entry)
         self.busy -= 1
         if entry[1]:
             self._room.give(lane)
-        if not lane.waiting:
-            self._ready.pop(lane, None)
         self._hand_out()
         return True
 
@@ -121,17 +115,17 @@ class Workers:
             each.join(max(0.0, end - time.monotonic()))
 
     def _hand_out(self) -> None:
-        while self._ready and self._running < self._most:
-            lane, _ = self._ready.popitem(last=False)
-            job, counts = lane.waiting.popleft()
+        while self._running < self._most and (taken := self._waiting.take(self._may_run)) is not None:
+            lane, (job, counts) = taken
             lane.running += 1
             self._running += 1
             if counts:
                 self._room.give(lane)
-            if lane.waiting and lane.running < self._share:
-                self._ready[lane] = None
             self._jobs.put(job)
         self.crowded = self.busy > self._running
+
+    def _may_run(self, lane: Lane) -> bool:
+        return lane.running < self._share
 
 
 def _start(jobs: queue.SimpleQueue[Callable[[], None] | None], name: str) -> threading.Thread:

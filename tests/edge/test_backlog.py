@@ -18,8 +18,8 @@ from insula.edge.compression import CODINGS
 from insula.edge.exchange import Response
 from insula.edge.limits import Limits
 from insula.edge.listener import COUNTED_FROM, Reading
-from insula.edge.offload import Offload
 from insula.edge.routes import RouteTable
+from insula.offload import Offload
 from insula.shares import Shares
 from tests.edge.conftest import Street, answers, statuses, street, until
 

@@ -26,11 +26,11 @@ from insula.edge.body import ClientGoneError, check_length, inflate_body, read_b
 from insula.edge.compression import codings_of
 from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
 from insula.edge.metrics import Metrics, RouteStats
-from insula.edge.offload import Offload
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
 from insula.edge.turns import Turns
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
+from insula.offload import Offload
 from insula.shares import Shares
 
 T = TypeVar("T")

@@ -94,7 +94,6 @@ def test_a_thread_tells(caplog: pytest.LogCaptureFixture) -> None:
 #: Where a task or a thread is made without `background`, and who hears of its errors there.
 OWNERS = {
     "background.py": "this is the owner",
-    "transcoding/processes.py": "the caller waits, or its error is logged",
     "transcoding/service.py": "the caller waits",
     "transcoding/store.py": "its error is logged, and told to those who wait",
     "deployments/starting.py": "the start asks each for its result",

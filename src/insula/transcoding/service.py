@@ -23,7 +23,8 @@ from insula.schema.json_codec import InlineCodec, JsonCodecs, check_zeros
 from insula.schema.json_ways import INLINE_NS, Elsewhere
 from insula.schema.model import Method, Schema
 from insula.transcoding.frames import Work
-from insula.transcoding.processes import CodecProcesses, Subject
+from insula.transcoding.process import Subject
+from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.store import MessageStore
 
 #: Bytes of a binary body, of an answer's JSON, and of the JSON in between, that are worked on on the event loop.

@@ -99,7 +99,6 @@ OWNERS = {
     "deployments/starting.py": "the start asks each for its result",
     "edge/app.py": "the watcher is asked by who waits for it",
     "edge/plain.py": "the page is an answer, and waited for",
-    "gateways/connect.py": "the answer waits for it",
     "logs.py": "the log cannot tell its own end: Python says it on standard error",
     "packages/blocking.py": "the caller waits, or its error is logged",
     "server.py": "the start is waited for",

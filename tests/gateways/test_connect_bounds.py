@@ -6,10 +6,14 @@ import asyncio
 import base64
 import gzip
 import json
+import threading
 from typing import Any
 
+import httpx
 import pytest
 
+from insula.edge.compression import CODINGS
+from tests.edge.conftest import until
 from tests.gateways.conftest import MAX_VALUES, Shop
 
 #: Many values, and fewer than are refused. Written in binary they are more than the event loop reads.
@@ -88,3 +92,36 @@ async def test_the_deadline_holds_while_a_body_is_read(shop: Shop, body: Any, he
     answer = await shop.post(body, headers={"connect-timeout-ms": "1", **headers})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     assert not shop.echo.calls
+
+
+async def test_messages_in_queries_that_are_slow_to_inflate_have_a_share(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop's own threads, where modules are loaded and packages read, are left alone; so is another service's share."""
+    go = threading.Event()
+
+    def slow(data: bytes, limit: int) -> bytes:
+        assert go.wait(30)
+        return b'{"name":"x"}'
+
+    async def get(version: str) -> Any:
+        query = {"message": "x", "compression": "br"}
+        return await shop.http.get(f"/shop.Echo.{version}/getThing", params=query, timeout=60)
+
+    monkeypatch.setitem(CODINGS, b"br", CODINGS[b"br"]._replace(inflate=slow))
+    offload = shop.app.offload
+    shop.http.timeout = httpx.Timeout(60)
+    asking = [asyncio.ensure_future(get("v1")) for _ in range(64)]
+    await until(lambda: offload._shares.used("shop.Echo.v1") == 64)
+    async with asyncio.timeout(10):
+        assert await asyncio.to_thread(str, 1) == "1"
+        assert await offload.run("another", str, 1) == "1"
+    while offload._shares.take("shop.Echo.v1"):
+        pass
+    refused = await get("v1")
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    go.set()
+    assert {(answer.status_code, answer.content) for answer in await asyncio.gather(*asking)} == {
+        (200, b'{"name":"x"}')
+    }
+    assert (await get("v0")).status_code == 200

@@ -173,12 +173,12 @@ class Application:
         self, head: Head, route: Route, response: Response, varies: bool, coding: bytes
     ) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
         """The headers and body of a large answer. It is not compressed if its service has used up its share of the
-        threads' queue, or if no thread is done with it in time."""
+        threads' queue, if no thread is done with it in time, or if the system gives none."""
         if self.offload.has_room(route.tenant):
             try:
                 async with asyncio.timeout(COMPRESSED_WITHIN):
                     return await self.offload.run(route.tenant, finished, head, response, varies, coding)
-            except TimeoutError:
+            except (TimeoutError, UnavailableError):
                 pass
         return finished(head, response, varies, None)
 

@@ -25,6 +25,7 @@ from insula.edge.server import Listener, bind
 from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route
+from insula.offload import Offload
 from insula.plans import Plan, Policy
 from insula.schema.bounds import DEFAULT_BOUNDS
 from insula.schema.idl import parse_idl
@@ -69,7 +70,7 @@ def table(handler: str) -> RouteTable:
         raise NotImplementedError
 
     plan = Plan(service, "greet", False, Policy(), 30.0, 1 << 20, lambda: codec, binary, lambda: lambda _: reply)
-    return RouteTable(ConnectGateway().routes(plan, True))
+    return RouteTable(ConnectGateway(Offload()).routes(plan, True))
 
 
 async def main(port: int, road: str, handler: str) -> None:

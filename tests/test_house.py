@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
-GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background"}
+GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background", "threads", "offload"}
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
 KNOWS: dict[str, set[str]] = {
@@ -23,6 +23,8 @@ KNOWS: dict[str, set[str]] = {
     "rotation": set(),
     "fields": set(),
     "background": set(),
+    "threads": set(),
+    "offload": set(),
     "settings": set(),
     "logs": {"settings"},
     "schema": set(),

@@ -18,10 +18,11 @@ from insula.edge.compression import CODINGS
 from insula.edge.exchange import Response
 from insula.edge.limits import Limits
 from insula.edge.listener import COUNTED_FROM, Reading
-from insula.edge.offload import Offload
 from insula.edge.routes import RouteTable
+from insula.offload import Offload
 from insula.shares import Shares
 from tests.edge.conftest import Street, answers, statuses, street, until
+from tests.scarce import refuse_threads
 
 MB = 1 << 20
 
@@ -307,7 +308,9 @@ async def test_a_service_whose_bodies_take_long_to_inflate_has_not_every_thread(
             writer.close()
 
 
-async def test_an_answer_whose_service_has_no_room_to_compress_goes_out_as_it_is() -> None:
+async def test_an_answer_whose_service_has_no_room_to_compress_goes_out_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     async with street() as here:
         here.app.offload = Offload(most=1)
         request = b"GET /echo?big=100000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\nConnection: close\r\n\r\n"
@@ -317,6 +320,10 @@ async def test_an_answer_whose_service_has_no_room_to_compress_goes_out_as_it_is
         [(status, headers, body)] = answers(await here.talk(request))
         assert (status, headers.get(b"content-encoding"), len(body)) == (200, None, 100_000)
         assert headers[b"vary"] == b"accept-encoding"
+        here.app.offload = Offload()
+        with refuse_threads(monkeypatch):
+            [(status, headers, body)] = answers(await here.talk(request))
+        assert (status, headers.get(b"content-encoding"), len(body)) == (200, None, 100_000)
 
 
 async def test_a_client_that_leaves_takes_its_body_from_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,9 +7,12 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from insula.edge.metrics import BOUNDS, Metrics
+from insula.errors import UnavailableError
+from tests.scarce import refuse_threads
 
 
 async def _samples(metrics: Metrics) -> dict[tuple[str, str], float]:
@@ -96,4 +99,14 @@ async def test_a_page_that_took_long_is_kept_as_long() -> None:
         now = max(now, at)
         await metrics.exposition()
         assert runs == expected, at
+    metrics.close()
+
+
+async def test_a_page_for_which_the_system_gives_no_thread_is_refused_and_the_next_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    metrics = Metrics()
+    with refuse_threads(monkeypatch), pytest.raises(UnavailableError, match="starts no more threads"):
+        await metrics.exposition()
+    assert await metrics.exposition()
     metrics.close()

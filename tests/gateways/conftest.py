@@ -24,6 +24,7 @@ from insula.edge.server import Listener, bind
 from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route
+from insula.offload import Offload
 from insula.plans import Plan
 from insula.schema.bounds import Bounds
 from insula.schema.idl import parse_idl
@@ -127,18 +128,21 @@ def plans(echo: Echo, codecs: Codecs) -> list[Plan]:
 @asynccontextmanager
 async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     echo = Echo()
-    gateway = ConnectGateway()
+    offload = Offload()
+    gateway = ConnectGateway(offload)
     processes = CodecProcesses(at_once=1)
     codecs = Codecs(processes, MessageStore())
     routes = [pair for plan in plans(echo, codecs) for pair in gateway.routes(plan, latest=True)]
     older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo, codecs)]
     routes += [pair for plan in older for pair in gateway.routes(plan, latest=False)]
     app = Application(RouteTable(routes), missing=missing_route(), checks=(Identified(),))
+    app.offload = offload
     listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2), lane=Lane(app) if lane else None)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:
         yield Shop(listener, app, echo, http)
     await listener.stop(0.0)
+    offload.close()
     await processes.close()
 
 

@@ -378,6 +378,26 @@ class TestLater:
         gc.collect()
         assert wrong == []
 
+    @pytest.mark.parametrize("which", ["the call", "its answer"])
+    async def test_a_mistake_that_nobody_waits_for_is_logged(
+        self, which: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        pending: Pending = loop.create_future()
+        made: asyncio.Future[Response] = loop.create_future()
+        answer = _later(pending, lambda _: made)
+        if which == "the call":
+            pending.set_exception(KeyError("lost"))
+        else:
+            pending.set_result(Reply(b"{}"))
+            await asyncio.sleep(0)
+            made.set_exception(KeyError("lost"))
+        answer.cancel()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert "failed after its caller had left" in caplog.text
+        assert "KeyError: 'lost'" in caplog.text
+
 
 async def test_who_calls_is_told_to_the_service(shop: Shop) -> None:
     class Proves:

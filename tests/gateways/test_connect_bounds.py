@@ -6,15 +6,21 @@ import asyncio
 import base64
 import gzip
 import json
+import threading
 from typing import Any
 
+import httpx
 import pytest
 
+from insula.edge.compression import CODINGS
+from tests.edge.conftest import until
 from tests.gateways.conftest import MAX_VALUES, Shop
 
-#: More than the event loop reads, and less than is refused.
+#: Many values, and fewer than are refused. Written in binary they are more than the event loop reads.
 LARGE: dict[str, Any] = {"name": "x", "tags": ["a"] * 15_000}
 LARGE_BINARY = b"\x0a\x01x" + b"\x2a\x01a" * 15_000
+#: More than the event loop reads: each of the brackets might begin an object.
+AWAY: dict[str, Any] = {"name": "{" * 90_000}
 PROTO = {"content-type": "application/proto"}
 
 
@@ -81,8 +87,41 @@ async def test_an_answer_that_is_too_much_is_the_guests(shop: Shop, kind: str, l
         assert limit in message
 
 
-@pytest.mark.parametrize(("body", "headers"), [(LARGE, {}), (LARGE_BINARY, PROTO)])
+@pytest.mark.parametrize(("body", "headers"), [(AWAY, {}), (LARGE_BINARY, PROTO)])
 async def test_the_deadline_holds_while_a_body_is_read(shop: Shop, body: Any, headers: dict[str, str]) -> None:
     answer = await shop.post(body, headers={"connect-timeout-ms": "1", **headers})
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     assert not shop.echo.calls
+
+
+async def test_messages_in_queries_that_are_slow_to_inflate_have_a_share(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop's own threads, where modules are loaded and packages read, are left alone; so is another service's share."""
+    go = threading.Event()
+
+    def slow(data: bytes, limit: int) -> bytes:
+        assert go.wait(30)
+        return b'{"name":"x"}'
+
+    async def get(version: str) -> Any:
+        query = {"message": "x", "compression": "br"}
+        return await shop.http.get(f"/shop.Echo.{version}/getThing", params=query, timeout=60)
+
+    monkeypatch.setitem(CODINGS, b"br", CODINGS[b"br"]._replace(inflate=slow))
+    offload = shop.app.offload
+    shop.http.timeout = httpx.Timeout(60)
+    asking = [asyncio.ensure_future(get("v1")) for _ in range(64)]
+    await until(lambda: offload._shares.used("shop.Echo.v1") == 64)
+    async with asyncio.timeout(10):
+        assert await asyncio.to_thread(str, 1) == "1"
+        assert await offload.run("another", str, 1) == "1"
+    while offload._shares.take("shop.Echo.v1"):
+        pass
+    refused = await get("v1")
+    assert (refused.status_code, refused.json()["code"]) == (503, "unavailable")
+    go.set()
+    assert {(answer.status_code, answer.content) for answer in await asyncio.gather(*asking)} == {
+        (200, b'{"name":"x"}')
+    }
+    assert (await get("v0")).status_code == 200

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 
 from insula.calls import Call, ServiceId
 from insula.errors import PackageError
+from insula.host import parameters as module
 from insula.host.contract import HostError, Scope
 from insula.host.state import StateCapability
 from insula.storage.database import Database
@@ -191,6 +194,34 @@ async def test_a_number_that_no_reader_can_take_is_refused(guest: Guest, value: 
 async def test_every_number_that_a_double_holds_is_kept(guest: Guest, value: bytes) -> None:
     await guest.raw("set", b'{"key":"k","value":' + value + b"}")
     assert (await guest.raw("get", b'{"key":"k"}')).startswith(b'{"data":' + value + b',"version":1,')
+
+
+async def test_who_sets_many_large_values_with_large_numbers_holds_no_thread_of_others(
+    capability: StateCapability, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop's own threads, where modules are loaded, are left alone."""
+    go = threading.Event()
+    check = module._check_each
+
+    def slow(value: bytes) -> None:
+        assert b"other" in value or go.wait(30)
+        check(value)
+
+    monkeypatch.setattr(module, "_check_each", slow)
+    text = b'{"key":"k","value":["%b",' + b"1e300," * 5_000 + b"0]}"
+    greedy, other = Guest(capability), Guest(capability, ServiceId("shop", "Other", "v1"))
+    asking = [asyncio.ensure_future(greedy.raw("set", text % b"greedy")) for _ in range(40)]
+    async with asyncio.timeout(10):
+        assert b'"version":1' in await other.raw("set", text % b"other")
+        assert await asyncio.to_thread(str, 1) == "1"
+    refused = [each.exception() for each in asking if each.done()]
+    assert {error.code for error in refused if isinstance(error, HostError)} == {"UNAVAILABLE"}
+    assert len(refused) == 8
+    asking[5].cancel()  # its call has ended
+    go.set()
+    done = await asyncio.gather(*asking, return_exceptions=True)
+    assert sum(isinstance(each, bytes) for each in done) == 31
+    assert b'"version":32' in await greedy.raw("set", text % b"greedy")
 
 
 @pytest.mark.parametrize("delta", [b"1e999", b"1e309", b"9223372036854775808", b"1" * 400, b'"1"', b"null1"])

@@ -8,8 +8,10 @@ import threading
 import pytest
 from sqlalchemy.engine import Connection
 
-from insula.errors import InsulaError, LimitError
+from insula.errors import InsulaError, LimitError, UnavailableError
+from insula.storage import readers as module
 from insula.storage.database import Database
+from tests.scarce import refuse_threads
 from tests.storage.test_writer import add, busy, names
 
 
@@ -103,3 +105,55 @@ async def test_closing_carries_out_what_waits(url: str) -> None:
     await asyncio.sleep(0)
     await db.close()
     assert await asyncio.gather(*tasks) == [1] * 50
+
+
+async def test_threads_that_the_system_refuses_take_no_places_and_hold_up_no_end(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = threading.Thread.start
+
+    def none_for_reads(self: threading.Thread) -> None:
+        if self.name.startswith("insula-reader"):
+            raise RuntimeError("can't start new thread")
+        given(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", none_for_reads)
+        db = await Database.open(url, reader_threads=2, max_waiting=8)
+        for tenant in ("", *"aaaaaaaa", *"bbbbbbbb"):
+            with pytest.raises(UnavailableError, match="starts no more threads"):
+                await db.read(lambda _: 1, tenant=tenant)
+    async with asyncio.timeout(10):
+        assert [await db.read(lambda _: 1, tenant=tenant) for tenant in ("", *"abc")] == [1] * 4
+        await db.close()
+
+
+async def test_reads_need_no_thread_that_was_not_there_from_the_start(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = await Database.open(url)
+    with refuse_threads(monkeypatch):
+        assert await db.read(lambda _: 1, tenant="a") == 1
+        assert await names(db) == []
+    await db.close()
+
+
+async def test_closing_does_not_wait_for_ever(
+    url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "CLOSE_WITHIN", 0.05)
+    db = await Database.open(url, reader_threads=1)
+    begun, end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def slow(_connection: Connection) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        end.wait(30)
+
+    held = asyncio.create_task(db.read(slow, tenant="a"))
+    await begun.wait()
+    async with asyncio.timeout(10):
+        await db.close()
+    assert "reads of the database did not end" in caplog.text
+    end.set()
+    await held

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
+import resource
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
+import msgspec
 import psutil
 import pytest
 
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
 from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
 from insula.schema.json_codec import compile_all
-from insula.transcoding import processes as module
+from insula.transcoding import frames
+from insula.transcoding import process as module
 from insula.transcoding.frames import Work
-from insula.transcoding.processes import CodecProcesses, Subject
+from insula.transcoding.process import Subject
+from insula.transcoding.processes import CodecProcesses
+from tests.scarce import refuse_threads
 from tests.transcoding.conftest import SCHEMA, soon
 
 TABLE = b'{"rows":[],"names":["a","b"]}'
@@ -31,7 +36,12 @@ def subject(service: str = "a.A.v1", key: str = "1", bounds: Bounds = DEFAULT_BO
 
 
 def children() -> list[psutil.Process]:
-    return [each for each in psutil.Process().children() if "insula.transcoding.child" in each.cmdline()]
+    found = []
+    for each in psutil.Process().children():
+        with suppress(psutil.Error):  # it is ending
+            if "insula.transcoding.child" in each.cmdline():
+                found.append(each)
+    return found
 
 
 async def test_a_process_does_what_a_codec_does(processes: CodecProcesses) -> None:
@@ -116,20 +126,159 @@ async def test_memory_that_does_not_suffice_is_a_limit() -> None:
         await processes.close()
 
 
-async def test_a_process_that_dies_is_our_fault_and_is_replaced(
+async def test_an_answer_that_takes_too_much_memory_is_the_services() -> None:
+    processes = CodecProcesses(at_once=1, memory=160 << 20)
+    try:
+        wide = subject(bounds=Bounds(output_bytes=1 << 30))
+        for work in (Work.WRITE_JSON, Work.WRITE_BINARY):
+            with pytest.raises(LimitError, match="the service's answer takes more memory") as refused:
+                await processes.submit(wide, "echo", work, HUGE, soon())
+            assert refused.value.reason == "codec_memory"
+            assert "send less" not in (refused.value.hint or "")
+    finally:
+        await processes.close()
+
+
+async def test_a_process_that_died_while_it_was_idle_costs_nobody_a_call(
     processes: CodecProcesses, caplog: pytest.LogCaptureFixture
 ) -> None:
     own = subject()
+    for _ in range(3):
+        assert await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+        [child] = children()
+        await gone(child)
+    assert await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+    assert caplog.text.count("was ended by SIGKILL (the kernel does that for want of memory") == 3
+    assert "while it was idle" in caplog.text
+
+
+async def gone(child: psutil.Process) -> None:
+    """Kills a process and waits for its end, which stays for the server to find."""
+    child.kill()
+    await asyncio.to_thread(os.waitid, os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+
+async def killed(count: int, after: float, job: asyncio.Future[bytes]) -> None:
+    """Kills so many processes while they work on the job, which is when they have had so much time (s) of a processor."""
+    seen = set[int]()
+    while len(seen) < count and not job.done():
+        for child in children():
+            with suppress(psutil.Error):
+                if child.pid not in seen and sum(child.cpu_times()[:2]) > after:
+                    child.kill()
+                    seen.add(child.pid)
+        await asyncio.sleep(0.01)
+
+
+async def test_a_job_whose_process_dies_is_done_again_once(
+    processes: CodecProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = subject(bounds=Bounds(input_bytes=1 << 30))
     await processes.submit(own, "echo", Work.READ_BINARY, b"", soon())
     [child] = children()
-    job = processes.submit(own, "echo", Work.READ_BINARY, SLOW, soon())
-    child.kill()
-    with caplog.at_level(logging.ERROR), pytest.raises(InsulaError) as failed:
-        await job
-    assert (failed.value.code, failed.value.message) == (Code.INTERNAL, "internal error")
+    working = sum(child.cpu_times()[:2]) + 0.3
+    job = processes.submit(own, "echo", Work.READ_BINARY, SLOW[:8_000], soon(120))
+    await killed(1, working, job)
+    assert (await job).startswith(b'{"rows":[{"field_0":""')
     assert "a.A.v1/echo" in caplog.text
     caplog.clear()
+    job = processes.submit(own, "echo", Work.READ_BINARY, SLOW, soon(120))
+    await killed(2, working, job)
+    with pytest.raises(InsulaError) as failed:
+        await job
+    assert (failed.value.code, failed.value.message) == (Code.INTERNAL, "internal error")
+    assert caplog.text.count("a.A.v1/echo") == 2
     assert await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+
+
+async def test_a_thread_that_the_system_refuses_takes_nothing_away(
+    processes: CodecProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owns = [subject(f"{name}.A.v1", name) for name in "abcd"]
+    with refuse_threads(monkeypatch):
+        for own in owns:
+            with pytest.raises(UnavailableError, match="starts no more threads"):
+                await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon())
+    for own in owns:
+        assert await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+
+
+async def test_a_process_that_the_system_refuses_is_a_refusal_that_leaves_nothing(
+    processes: CodecProcesses, caplog: pytest.LogCaptureFixture
+) -> None:
+    own = subject()
+    with pytest.raises(LimitError):
+        await processes.submit(own, "echo", Work.READ_JSON, HUGE, soon())  # the thread is there
+    [child] = children()
+    await gone(child)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    caplog.clear()
+    spare = os.open(os.devnull, os.O_RDONLY)
+    os.close(spare)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (spare + 2, hard))  # no room for a second pipe
+    try:
+        for _ in range(5):
+            with pytest.raises(UnavailableError, match="too many open files") as refused:
+                await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon())
+            assert "ulimit -n" in (refused.value.hint or "")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert caplog.text.count("cannot be started") == 1
+    assert "Traceback" not in caplog.text
+    again = os.open(os.devnull, os.O_RDONLY)
+    os.close(again)
+    assert again <= spare, "no descriptor is left behind"
+    assert await processes.submit(own, "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+
+
+async def test_a_program_that_was_changed_below_the_server_is_told(
+    processes: CodecProcesses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "fingerprint", lambda: bytes(frames.FINGERPRINT))
+        with pytest.raises(UnavailableError) as refused:
+            await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon())
+    assert "restart the server" in (refused.value.hint or "")
+    assert "restart the server" in caplog.text
+    assert children() == []
+    assert await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+
+
+def test_the_fingerprint_is_of_all_that_goes_through_the_pipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = frames.fingerprint.__wrapped__
+    before = made()
+    assert before == made() == frames.fingerprint()
+    for name in ("Job", "Answer", "Schema"):
+        was = getattr(frames, name)
+        wider = msgspec.defstruct(name, [("version", int)], bases=(was,), kw_only=True, array_like=True, frozen=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(frames, name, wider)
+            assert made() != before
+    monkeypatch.setattr("insula.__version__", "99")
+    assert made() != before
+
+
+async def test_a_process_that_cannot_begin_is_a_refusal(
+    processes: CodecProcesses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for program, told in (("/bin/false", "ended with status 1 before its first job"), ("/none", "cannot be started")):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "executable", program)
+            with pytest.raises(UnavailableError, match="cannot start a process for large bodies"):
+                await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon())
+        assert told in caplog.text
+    assert await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+
+
+async def test_a_process_with_too_little_memory_for_the_job_itself_says_so() -> None:
+    processes = CodecProcesses(at_once=1, memory=160 << 20)
+    try:
+        large = TABLE + b" " * (200 << 20)
+        for work, whose in ((Work.READ_JSON, "the body"), (Work.WRITE_JSON, "the service's answer")):
+            with pytest.raises(LimitError, match=f"{whose} takes more memory"):
+                await processes.submit(subject(), "echo", work, large, soon())
+    finally:
+        await processes.close()
 
 
 async def test_a_process_has_no_secrets_and_no_files_of_the_server(

@@ -16,6 +16,8 @@ from insula.schema.bounds import Bounds
 from insula.schema.idl import parse_idl
 from insula.schema.json_codec import MAX_IN_RINGS
 from insula.schema.model import Schema
+from insula.transcoding.frames import Work
+from insula.transcoding.process import Subject
 from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.service import INLINE, MAX_FIELDS, Codecs
 from insula.transcoding.store import MessageStore
@@ -143,6 +145,33 @@ async def test_an_answer_is_bounded_in_binary_too(processes: CodecProcesses) -> 
     with pytest.raises(LimitError) as refused:
         await done(codec.write_output(numbers, soon()))
     assert refused.value.reason == "output_limit"
+
+
+async def test_a_small_answer_that_grows_is_queued_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its JSON would be written in a process too: there is no job for that, which would hold its service's share."""
+    processes = CodecProcesses(at_once=1, queue=14_000)
+    works: list[Work] = []
+    submit = processes.submit
+
+    def noted(subject: Subject, method: str, work: Work, body: bytes, deadline: float) -> Future[bytes]:
+        works.append(work)
+        return submit(subject, method, work, body, deadline)
+
+    monkeypatch.setattr(processes, "submit", noted)
+    try:
+        service = of_service(processes)
+        binary = service.binary(method("echo"))
+        small = b'{"rows":[],"note":"x"}'
+        assert await done(binary.write_output(small, soon())) == b"\x32\x01x"  # its messages are made
+        answer = b'{"rows":[' + b",".join([b"{}"] * 200) + b"]}"
+        assert len(answer) < INLINE
+        for _ in range(3):
+            assert await done(binary.write_output(answer, soon())) == b"\x0a\x00" * 200
+        assert works == [Work.WRITE_BINARY] * 3
+        assert await done(service.json(method("echo")).write_output(answer, soon()))
+        assert works[3:] == [Work.WRITE_JSON]
+    finally:
+        await processes.close()
 
 
 async def test_the_messages_of_a_schema_are_made_once_while_all_callers_wait(

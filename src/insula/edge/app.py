@@ -26,11 +26,11 @@ from insula.edge.body import ClientGoneError, check_length, inflate_body, read_b
 from insula.edge.compression import codings_of
 from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
 from insula.edge.metrics import Metrics, RouteStats
-from insula.edge.offload import Offload
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
 from insula.edge.turns import Turns
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
+from insula.offload import Offload
 from insula.shares import Shares
 
 T = TypeVar("T")
@@ -173,12 +173,12 @@ class Application:
         self, head: Head, route: Route, response: Response, varies: bool, coding: bytes
     ) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
         """The headers and body of a large answer. It is not compressed if its service has used up its share of the
-        threads' queue, or if no thread is done with it in time."""
+        threads' queue, if no thread is done with it in time, or if the system gives none."""
         if self.offload.has_room(route.tenant):
             try:
                 async with asyncio.timeout(COMPRESSED_WITHIN):
                     return await self.offload.run(route.tenant, finished, head, response, varies, coding)
-            except TimeoutError:
+            except (TimeoutError, UnavailableError):
                 pass
         return finished(head, response, varies, None)
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from insula.edge.backlog import Backlog
-from insula.edge.compression import inflate
+from insula.edge.compression import inflate, is_slow
 from insula.edge.exchange import Head
 from insula.errors import LimitError, UnavailableError
 
@@ -92,8 +92,7 @@ async def inflate_body(codings: list[bytes], body: bytes, limit: int, run: Calla
     """The body without its codings, at most `limit` bytes. `run` calls a function in a thread."""
     if not body:
         return body
-    # brotli fills a window of up to 16 MiB before it gives a first byte
-    if len(body) <= INLINE and b"br" not in codings:
+    if len(body) <= INLINE and not is_slow(codings):
         try:
             return inflate(codings, body, min(limit, INLINE))
         except LimitError:

@@ -171,6 +171,12 @@ def codings_of(content_encoding: bytes | None) -> list[bytes]:
     return names[::-1]
 
 
+def is_slow(codings: list[bytes]) -> bool:
+    """Whether these codings may take long to undo, however small the data: brotli fills a window of up to 16 MiB before it
+    gives a first byte."""
+    return b"br" in codings
+
+
 def inflate(codings: list[bytes], data: bytes, limit: int) -> bytes:
     """The body without its codings. LimitError (413) beyond `limit` bytes, CallerError where it is not whole."""
     for name in codings:

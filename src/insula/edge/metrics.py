@@ -15,8 +15,9 @@ import time
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
+
+from insula.threads import Threads
 
 #: Upper bounds of the buckets, in seconds.
 BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -77,7 +78,7 @@ class Metrics:
         self._sources: list[Source] = [self._families]
         self._registry: Any = None
         self._running: asyncio.Future[bytes] | None = None
-        self._thread: ThreadPoolExecutor | None = None
+        self._thread = Threads(1, "insula-metrics")
         self._kept_until = 0.0
 
     def route(self, label: str) -> RouteStats:
@@ -107,12 +108,10 @@ class Metrics:
         self._sources.append(source)
 
     def exposition(self) -> asyncio.Future[bytes]:
-        """The page in the Prometheus text format, made in a thread."""
+        """The page in the Prometheus text format, made in a thread. UnavailableError where the system gives none."""
         running = self._running
         if running is None or (running.done() and not self._is_kept(running)):
-            if self._thread is None:
-                self._thread = ThreadPoolExecutor(1, "metrics")
-            running = self._running = asyncio.get_running_loop().run_in_executor(self._thread, self._expose)
+            running = self._running = self._thread.run(self._expose)
         return asyncio.shield(running)
 
     def _is_kept(self, page: asyncio.Future[bytes]) -> bool:
@@ -120,8 +119,7 @@ class Metrics:
 
     def close(self) -> None:
         """Ends the thread, once what it does is done."""
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
+        self._thread.close()
 
     def _expose(self) -> bytes:
         from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest

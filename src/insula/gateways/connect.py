@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple, TypeVar
 
+from insula.background import unheard
 from insula.calls import Call, Headers, Reply
 from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
 from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError
 from insula.gateways.connect_errors import JSON, error_response
 from insula.gateways.connect_get import read_query
 from insula.gateways.metadata import from_guest, to_guest
+from insula.offload import Offload
 from insula.plans import Plan
 
 T = TypeVar("T")
@@ -77,13 +79,16 @@ def timeout_of(header: bytes | None, longest: float) -> float:
 
 
 class ConnectGateway:
-    """Makes the routes of a method from its plan."""
+    """Makes the routes of a method from its plan. `offload` has threads for messages that are slow to inflate."""
+
+    def __init__(self, offload: Offload) -> None:
+        self._offload = offload
 
     def routes(self, plan: Plan, latest: bool) -> Iterator[tuple[bytes, Route]]:
         """Paths and their route: with the version always, without it for the latest, and both below `/connect`."""
         label = f"/{plan.service}/{plan.method}"
         route = Route(
-            Unary(plan),
+            Unary(plan, self._offload),
             label,
             methods=_METHODS[plan.read_only],
             policy=plan.policy,
@@ -111,8 +116,9 @@ class Asked(NamedTuple):
 class Unary:
     """The handler of one method."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, offload: Offload) -> None:
         self._plan = plan
+        self._offload = offload
 
     def prepare(self, head: Head) -> Answerer:
         """Refuses a content type that is not Connect's, a version of the protocol that is not 1, and a head that says what
@@ -157,7 +163,7 @@ class Unary:
                 return self._of_post(asked, query.proto, _HEADERS[True, query.proto])(head, message)
 
             if query.slow:
-                return _later(asyncio.ensure_future(asyncio.to_thread(query.inflated, most)), ask)
+                return _later(self._offload.run(str(self._plan.service), query.inflated, most), ask)
             return ask(query.inflated(most))
 
         return answer
@@ -239,7 +245,7 @@ def _later(waited: asyncio.Future[T], finish: Callable[[T], Answer]) -> asyncio.
         nonlocal waits
         if answer.done():
             if not waited.cancelled():
-                waited.exception()  # nobody waits for it any more
+                unheard(waited.exception(), "a call")
             return
         try:
             if waited.cancelled():
@@ -257,7 +263,7 @@ def _later(waited: asyncio.Future[T], finish: Callable[[T], Answer]) -> asyncio.
     def copied(made: asyncio.Future[Response]) -> None:
         if answer.done():
             if not made.cancelled():
-                made.exception()
+                unheard(made.exception(), "the answer of a call")
         elif made.cancelled():
             answer.cancel()
         elif (error := made.exception()) is not None:

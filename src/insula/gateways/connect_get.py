@@ -11,12 +11,13 @@ import binascii
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from insula.edge.compression import codings_of, inflate
+from insula.edge.compression import codings_of, inflate, is_slow
 from insula.edge.exchange import HttpError
 from insula.errors import CallerError
 
 _MAX_PAIRS = 32
-#: Bytes that a message may have after inflation. All codings but brotli are inflated on the event loop.
+#: Bytes that a message may have after inflation. Those of slow codings are inflated in a thread, others on the event
+#: loop.
 MAX_INFLATED = 262_144
 _KNOWN = frozenset((b"connect", b"encoding", b"message", b"base64", b"compression"))
 
@@ -30,8 +31,8 @@ class Query(NamedTuple):
 
     @property
     def slow(self) -> bool:
-        """Whether inflating it may take long: brotli fills a window of up to 16 MiB before it gives a first byte."""
-        return b"br" in self.codings
+        """Whether inflating it may take long."""
+        return is_slow(self.codings)
 
     def inflated(self, limit: int) -> bytes:
         """The message without its codings, at most `limit` bytes."""

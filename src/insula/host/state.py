@@ -18,7 +18,7 @@ from insula.errors import InsulaError
 from insula.host.contract import HostError, Operation, Scope
 from insula.host.failures import host_error
 from insula.host.options import no_options
-from insula.host.parameters import check_numbers, read
+from insula.host.parameters import Numbers, read
 from insula.storage.state import MAX_LIST, MAX_TTL, MAX_VALUE, StateRepository, StateValue
 
 #: Seconds past the call's deadline that the database is given.
@@ -89,11 +89,12 @@ class StateCapability:
 
     def __init__(self, repository: StateRepository) -> None:
         self._state = repository
+        self._numbers = Numbers()
 
     def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
         """The operations in the scope of the service. It has no options: PackageError for any."""
         no_options(self.name, options)
-        scope = _Bound(self._state, str(service))
+        scope = _Bound(self._state, self._numbers, str(service))
         return {
             "get": _operation(_Get, scope.get),
             "set": _operation(_Set, scope.set),
@@ -106,8 +107,9 @@ class StateCapability:
 class _Bound:
     """The methods of the API for one service; `remaining` is the time that the database has."""
 
-    def __init__(self, state: StateRepository, service: str) -> None:
+    def __init__(self, state: StateRepository, numbers: Numbers, service: str) -> None:
         self._state = state
+        self._numbers = numbers
         self._service = service
 
     async def get(self, asked: _Get, remaining: float) -> Any:
@@ -118,7 +120,7 @@ class _Bound:
         options = asked.options or _SetOptions()
         value = bytes(asked.value)
         if len(value) <= MAX_VALUE:
-            await check_numbers(value)
+            await self._numbers.check(value, self._service)
         return _shown(
             await self._state.set(
                 self._service,

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from asyncio import Future
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 from insula.errors import PackageError
@@ -25,7 +26,7 @@ from insula.plans import Codec
 from insula.schema.bounds import DEFAULT_BOUNDS, Bounds
 from insula.schema.json_types import JsonTypes, fields_in_rings
 from insula.schema.json_walk import Direction, JsonRules
-from insula.schema.json_ways import Elsewhere, Side, Way, input_reader, nothing, output_writer
+from insula.schema.json_ways import Elsewhere, Side, Way, WriterTo, input_reader, nothing, output_writer
 from insula.schema.model import Method, Schema
 from insula.schema.names import split_list
 from insula.schema.policy import is_stream
@@ -57,13 +58,18 @@ class InlineCodec(NamedTuple):
 
 def compile_json(schema: Schema, method: Method, bounds: Bounds = DEFAULT_BOUNDS) -> WholeCodec:
     """The codec of one method of a checked schema. For all of a schema's methods use `compile_all`: it shares types."""
-    return WholeCodec(*_compile(schema, method, _types(JsonRules(schema), (method,)), bounds))
+    return _whole(schema, method, _types(JsonRules(schema), (method,)), bounds)
 
 
 def compile_all(schema: Schema, bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, WholeCodec]:
     """The codec of every method of a checked schema, by method name. PackageError where the types nest too deeply."""
     types = _types(JsonRules(schema), schema.service.methods)
-    return {method.name: WholeCodec(*_compile(schema, method, types, bounds)) for method in schema.service.methods}
+    return {method.name: _whole(schema, method, types, bounds) for method in schema.service.methods}
+
+
+def _whole(schema: Schema, method: Method, types: JsonTypes, bounds: Bounds) -> WholeCodec:
+    reader, writer = _compile(schema, method, types, bounds, None)
+    return WholeCodec(reader, writer(None))
 
 
 class JsonCodecs:
@@ -72,13 +78,14 @@ class JsonCodecs:
 
     `elsewhere` gives by a method's name where its inputs are read and its outputs written when they are large."""
 
-    __slots__ = ("_bounds", "_codecs", "_elsewhere", "_schema", "away")
+    __slots__ = ("_bounds", "_codecs", "_elsewhere", "_schema", "_writers", "away")
 
     def __init__(self, schema: Schema, bounds: Bounds, elsewhere: Callable[[str], tuple[Elsewhere, Elsewhere]]) -> None:
         self._schema = schema
         self._bounds = bounds
         self._elsewhere = elsewhere
         self._codecs: dict[str, Codec] | None = None
+        self._writers: dict[str, WriterTo] = {}
         self.away = False
 
     def prepare(self) -> None:
@@ -100,13 +107,20 @@ class JsonCodecs:
             self._codecs = self._compiled(JsonRules(self._schema))
         return self._codecs[method]
 
+    def writer(self, method: str, elsewhere: Elsewhere) -> Callable[[bytes, float], bytes | Future[bytes]]:
+        """The `write_output` of a method that gives what is large to this `elsewhere`, and compiles nothing anew."""
+        self.of(method)
+        return elsewhere if self.away else self._writers[method](elsewhere)
+
     def _compiled(self, rules: JsonRules, pause: Callable[[], None] = _no_pause) -> dict[str, Codec]:
         methods = self._schema.service.methods
         types = _types(rules, methods, pause)
         codecs: dict[str, Codec] = {}
         for method in methods:
-            ways = _compile(self._schema, method, types, self._bounds, self._elsewhere(method.name))
-            codecs[method.name] = InlineCodec(*ways)
+            read_away, write_away = self._elsewhere(method.name)
+            reader, writer = _compile(self._schema, method, types, self._bounds, read_away)
+            codecs[method.name] = InlineCodec(reader, writer(write_away))
+            self._writers[method.name] = writer
             pause()
         return codecs
 
@@ -151,12 +165,11 @@ def _compile(
     method: Method,
     types: JsonTypes,
     bounds: Bounds,
-    elsewhere: tuple[Elsewhere | None, Elsewhere | None] = (None, None),
-) -> tuple[Way, Way]:
+    read_away: Elsewhere | None,
+) -> tuple[Way, WriterTo]:
     item, many = split_list(method.output_type)
     if is_stream(method):
         many = False
-    read_away, write_away = elsewhere
     try:
         if method.input_type:
             reader = input_reader(types, method.input_type, bounds, read_away)
@@ -164,9 +177,10 @@ def _compile(
             reader = nothing(Side(bounds, Direction.IN), read_away, (b"", b"{}"))
         if item:
             wrapped = schema.wrapped(method) is not None
-            writer = output_writer(types, item, many, wrapped, bounds, write_away)
+            writer = output_writer(types, item, many, wrapped, bounds)
         else:
-            writer = nothing(Side(bounds, Direction.OUT), write_away, (b"", b"{}", b"null"))
+            side = Side(bounds, Direction.OUT)
+            writer = partial(nothing, side, plain=(b"", b"{}", b"null"))
     except RecursionError:
         raise _too_nested(f"the types of method {method.name}") from None
     return reader, writer

@@ -41,6 +41,8 @@ _ROOM_FIELDS = 2_000_000
 #: Reads or writes one text in another place, until the deadline (seconds of time.monotonic()).
 Elsewhere: TypeAlias = Callable[[bytes, float], "Future[bytes]"]
 Way: TypeAlias = Callable[..., Any]
+#: A way out, by where large texts are written.
+WriterTo: TypeAlias = Callable[["Elsewhere | None"], Way]
 
 _NEVER = float("inf")
 _encode = msgspec.json.Encoder().encode
@@ -120,9 +122,8 @@ def input_reader(types: JsonTypes, item: str, bounds: Bounds, elsewhere: Elsewhe
     return read
 
 
-def output_writer(
-    types: JsonTypes, item: str, many: bool, wrapped: bool, bounds: Bounds, elsewhere: Elsewhere | None
-) -> Way:
+def output_writer(types: JsonTypes, item: str, many: bool, wrapped: bool, bounds: Bounds) -> WriterTo:
+    """Makes the ways out: all of them have one decoder."""
     side = Side(bounds, Direction.OUT)
     decoder, convert = types.decoder(item, many, Direction.OUT)
     plain, encode = decoder.decode, _encode
@@ -140,17 +141,21 @@ def output_writer(
 
     weight = types.rules.weights(Direction.OUT).of(item)
     safe = _safe_bytes(weight, side)
-    measured = _measured(types.rules, item, many, weight, side, decode, encode, elsewhere)
 
-    def write(payload: bytes, deadline: float = _NEVER) -> Any:
-        if len(payload) <= safe and payload.isascii():
-            try:
-                return encode(decode(payload))
-            except (JsonError, *_REFUSALS):
-                pass
-        return measured(payload or b"null", deadline)
+    def to(elsewhere: Elsewhere | None) -> Way:
+        measured = _measured(types.rules, item, many, weight, side, decode, encode, elsewhere)
 
-    return write
+        def write(payload: bytes, deadline: float = _NEVER) -> Any:
+            if len(payload) <= safe and payload.isascii():
+                try:
+                    return encode(decode(payload))
+                except (JsonError, *_REFUSALS):
+                    pass
+            return measured(payload or b"null", deadline)
+
+        return write
+
+    return to
 
 
 def _measured(

@@ -10,24 +10,31 @@ a thread of their own: reads of services that take long delay none of them.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
 from insula.background import unheard
+from insula.errors import UnavailableError
 from insula.storage.faults import Fault, diagnose, refusal
 from insula.storage.link import Link
 from insula.storage.presence import Presence
 from insula.storage.turns import SERVER, Places, Turns
+from insula.threads import Threads
+
+log = logging.getLogger("insula.storage")
 
 T = TypeVar("T")
 
 #: Reads that are handed to the threads for each of them: one under way, one that follows without a turn of the loop.
 _AHEAD = 2
+#: Seconds that `close` waits for reads.
+CLOSE_WITHIN = 30.0
 
 
 class _Reading:
@@ -46,18 +53,19 @@ class Readers:
         self._engine = engine
         self._presence = presence
         self._own = threading.local()
-        self._links: list[Link] = []
         self._places = Places(max_waiting, "reads")
         self._turns: Turns[_Reading] = Turns()
         self._under_way = 0  # of services
         self._most = threads * _AHEAD
         self._empty = asyncio.Event()  # no read of a service waits or is under way
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="insula-reader")
-        self._server_thread = ThreadPoolExecutor(1, thread_name_prefix="insula-reader-own")
+        self._threads = Threads(threads, "insula-reader", leave=self._leave)
+        self._server_thread = Threads(1, "insula-reader-own", leave=self._leave)
+        for each in (self._server_thread, self._threads):
+            each.start()
 
     async def run(self, unit: Callable[[Connection], T], tenant: str) -> T:
-        """The unit's result. LimitError where the tenant's share of the places is used up. A caller who leaves early
-        takes back a unit that has not begun."""
+        """The unit's result. LimitError where the tenant's share of the places is used up, UnavailableError where the
+        system gives no thread. A caller who leaves early takes back a unit that has not begun."""
         self._places.enter(tenant)
         reading = _Reading(unit, tenant, asyncio.get_running_loop().create_future())
         if tenant == SERVER:
@@ -75,12 +83,20 @@ class Readers:
             if reading.future.done():  # its caller has left
                 self._places.leave(reading.tenant)
                 continue
-            self._under_way += 1
             self._begin(self._threads, reading)
+        if not self._turns and not self._under_way:
+            self._empty.set()
 
-    def _begin(self, threads: ThreadPoolExecutor, reading: _Reading) -> None:
+    def _begin(self, threads: Threads, reading: _Reading) -> None:
         # The place is given back by the work in the thread, not the caller: one who leaves early still holds it.
-        work = asyncio.get_running_loop().run_in_executor(threads, self._read, reading.unit)
+        try:
+            work = threads.run(self._read, reading.unit)
+        except UnavailableError as error:
+            self._places.leave(reading.tenant)
+            reading.future.set_exception(error)
+            return
+        if reading.tenant != SERVER:
+            self._under_way += 1
         work.add_done_callback(lambda work: self._done(reading, work))
 
     def _done(self, reading: _Reading, work: asyncio.Future[Any]) -> None:
@@ -88,33 +104,41 @@ class Readers:
         if reading.tenant != SERVER:
             self._under_way -= 1
             self._next()
-            if not self._under_way:
-                self._empty.set()
         waiting = reading.future
-        if work.cancelled():
-            waiting.cancel()
-        elif (error := work.exception()) is not None:
-            if not waiting.done():
-                waiting.set_exception(error)
-            else:
-                unheard(error, "a read")
-        elif not waiting.done():
+        error = work.exception()
+        if waiting.done():
+            unheard(error, "a read")
+        elif error is not None:
+            waiting.set_exception(error)
+        else:
             waiting.set_result(work.result())
 
     async def close(self) -> None:
-        """Waits for the reads that are under way or wait, then closes the connections."""
-        if self._turns or self._under_way:
-            await self._empty.wait()
-        for threads in (self._threads, self._server_thread):
-            await asyncio.to_thread(threads.shutdown, wait=True)
-        for link in self._links:
-            await asyncio.to_thread(link.close)
+        """Waits for the reads that are under way or wait; the threads then close their connections. What takes longer than
+        `CLOSE_WITHIN` is left to the end of the process."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + CLOSE_WITHIN
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(end):
+                if self._turns or self._under_way:
+                    await self._empty.wait()
+        pools = (self._threads, self._server_thread)
+        for threads in pools:
+            threads.close()
+        for threads in pools:
+            if not await threads.ended(max(0.0, end - loop.time())):
+                log.error("reads of the database did not end within %d s, and are left", CLOSE_WITHIN)
+
+    def _leave(self) -> None:
+        """Closes the connection of the thread that calls it."""
+        link: Link | None = getattr(self._own, "link", None)
+        if link is not None:
+            link.close()
 
     def _read(self, unit: Callable[[Connection], T]) -> T:
         link: Link | None = getattr(self._own, "link", None)
         if link is None:
             link = self._own.link = Link(self._engine, self._presence)
-            self._links.append(link)
         try:
             return self._once(link, unit)
         except DBAPIError as error:

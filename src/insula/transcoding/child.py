@@ -25,7 +25,7 @@ from insula.schema.bounds import Bounds
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.json_codec import WholeCodec, compile_all
 from insula.schema.model import Schema
-from insula.transcoding.frames import Answer, Job, Work, receive, refusal_of, send
+from insula.transcoding.frames import Answer, Job, Work, fingerprint, receive, refusal_of, send
 
 #: Seconds after a job's deadline at which the process ends by itself.
 _GRACE = 5.0
@@ -58,13 +58,22 @@ class _Loaded:
 def main() -> None:
     _limit(int(sys.argv[1]))
     jobs, answers = sys.stdin.buffer, sys.stdout.buffer
+    answers.write(fingerprint())
+    answers.flush()
     decoder = msgspec.msgpack.Decoder(Job)
     loaded: dict[str, _Loaded] = {}
     gc.collect()
     gc.freeze()
     gc.disable()
     done = 0
-    while (came := receive(jobs, decoder)) is not None:
+    while True:
+        try:
+            came = receive(jobs, decoder)
+        except MemoryError:
+            send(answers, Answer(out_of_memory=True), b"")
+            break
+        if came is None:
+            break
         job, body = came
         signal.setitimer(signal.ITIMER_REAL, job.seconds + _GRACE)
         answer, out = _work(loaded, job, body)

@@ -1,16 +1,21 @@
 """The frames between the server and a codec process: a job and its body one way, an answer and its body the other.
 
-A frame is the lengths of its two parts (4 and 8 bytes, little endian), a msgpack head, and a body as it is.
+A frame is the lengths of its two parts (4 and 8 bytes, little endian), a msgpack head, and a body as it is. Before its
+first frame a process sends its `fingerprint`: it was started from the source as it is on the disk, which may be another
+than the one that the server runs.
 """
 
 from __future__ import annotations
 
 import enum
+import functools
+import hashlib
 import struct
 from typing import Protocol, TypeVar
 
 import msgspec
 
+import insula
 from insula.errors import (
     CallerError,
     Code,
@@ -23,6 +28,7 @@ from insula.errors import (
     UnavailableError,
 )
 from insula.schema.bounds import Bounds
+from insula.schema.model import Schema
 
 LENGTHS = struct.Struct("<IQ")
 
@@ -36,6 +42,10 @@ class Work(enum.IntEnum):
     WRITE_JSON = 1
     READ_BINARY = 2
     WRITE_BINARY = 3
+
+
+#: Those of a guest's answer.
+WRITES = frozenset((Work.WRITE_JSON, Work.WRITE_BINARY))
 
 
 class Job(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -103,6 +113,19 @@ def error_of(refusal: Refusal) -> InsulaError:
     return _KINDS[refusal.kind](
         refusal.message, code=refusal.code, reason=refusal.reason, hint=refusal.hint, status=refusal.status
     )
+
+
+#: Bytes of a fingerprint.
+FINGERPRINT = 16
+
+
+@functools.cache
+def fingerprint() -> bytes:
+    """What both sides have to agree on: the version of the server, and the shape of all that goes through the pipes."""
+    from msgspec.inspect import multi_type_info  # for the rare process that has a large body
+
+    shapes = repr(multi_type_info((Job, Answer, Schema)))
+    return hashlib.sha256(f"{insula.__version__} {shapes}".encode()).digest()[:FINGERPRINT]
 
 
 class Pipe(Protocol):

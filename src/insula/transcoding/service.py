@@ -23,7 +23,8 @@ from insula.schema.json_codec import InlineCodec, JsonCodecs, check_zeros
 from insula.schema.json_ways import INLINE_NS, Elsewhere
 from insula.schema.model import Method, Schema
 from insula.transcoding.frames import Work
-from insula.transcoding.processes import CodecProcesses, Subject
+from insula.transcoding.process import Subject
+from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.store import MessageStore
 
 #: Bytes of a binary body, of an answer's JSON, and of the JSON in between, that are worked on on the event loop.
@@ -93,7 +94,8 @@ class ServiceCodecs:
         # a message takes two bytes at least, and the library looks at each field that it might have
         most = max((len(kind.fields) for kind in subject.schema.types), default=0)
         inline = min(INLINE, subject.bounds.values, INLINE_NS // (MESSAGE_NS + most * MESSAGE_FIELD_NS))
-        return BinaryCodec(self.json(method), made, read, write, inline)
+        json = InlineCodec(self.json(method).read_input, self._json.writer(method.name, write))
+        return BinaryCodec(json, made, read, write, inline)
 
     def _json_elsewhere(self, method: str) -> tuple[Elsewhere, Elsewhere]:
         return self._elsewhere(method, Work.READ_JSON), self._elsewhere(method, Work.WRITE_JSON)
@@ -109,7 +111,7 @@ class ServiceCodecs:
 
 class BinaryCodec:
     """Protobuf binary of one method on the event loop. `inline` is the longest body that is read here: it has fewer fields
-    and items than bytes."""
+    and items than bytes. What `json` does not write at once it writes in binary, elsewhere."""
 
     __slots__ = ("_inline", "_json", "_made", "_messages", "_read_away", "_write_away")
 
@@ -152,12 +154,9 @@ class BinaryCodec:
 
     def _write(self, messages: Messages, payload: bytes, deadline: float) -> bytes | Future[bytes]:
         text = self._json.write_output(payload, deadline)
-        if isinstance(text, bytes):
-            if len(text) <= INLINE_TEXT:
-                return messages.to_binary(text)
-        else:
-            text.cancel()
-        return self._write_away(payload, deadline)
+        if not isinstance(text, bytes):
+            return text  # the future of the binary
+        return messages.to_binary(text) if len(text) <= INLINE_TEXT else self._write_away(payload, deadline)
 
     async def _later(
         self, work: Callable[[Messages, bytes, float], bytes | Future[bytes]], body: bytes, deadline: float

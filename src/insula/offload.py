@@ -1,4 +1,5 @@
-"""The edge's own threads, for what would hold the loop: bodies that are inflated, answers that are compressed.
+"""Threads for what would hold the event loop and is done for a service: bodies that are inflated, answers that are
+compressed, texts that are searched.
 
 All services share them. One service never has every thread: one is left for the next service. The work that waits is taken
 from each service in turn, and the number of pieces that may wait is shared (`shares.py`): a service that sends more than
@@ -11,13 +12,13 @@ import asyncio
 import os
 from collections import Counter, deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 from insula.background import unheard
 from insula.errors import UnavailableError
 from insula.shares import Shares
+from insula.threads import Threads
 
 T = TypeVar("T")
 
@@ -35,13 +36,22 @@ class _Job:
 
 
 class Offload:
-    """Lives on one event loop; its threads are made at the first use. One tenant has at most all of them but one."""
+    """Lives on one event loop; its threads are made when they are needed. One tenant has at most all of them but one.
+    `refusal` is the message for a tenant whose share is used up."""
 
-    def __init__(self, threads: int | None = None, most: int = MOST) -> None:
+    def __init__(
+        self,
+        threads: int | None = None,
+        most: int = MOST,
+        *,
+        name: str = "insula-edge",
+        refusal: str = "this service has sent the server more to decompress than it can do",
+    ) -> None:
         self._threads = threads or max(2, os.cpu_count() or 1) + 1
+        self._refusal = refusal
         self._each = max(1, self._threads - 1)
         self._shares: Shares[str] = Shares(most)
-        self._executor: ThreadPoolExecutor | None = None
+        self._pool = Threads(self._threads, name)
         self._waiting: dict[str, deque[_Job]] = {}  # whose turn it is stands first
         self._running: Counter[str] = Counter()
 
@@ -50,11 +60,12 @@ class Offload:
         return self._shares.has_room(tenant)
 
     def run(self, tenant: str, function: Callable[..., T], *args: Any) -> asyncio.Future[T]:
-        """What `function` returns, when a thread has run it. UnavailableError where too much of this tenant's waits.
-        Work whose future is cancelled before its turn is not done."""
+        """What `function` returns, when a thread has run it. UnavailableError where too much of this tenant's waits; the
+        future fails with it where the system gives no thread. Work whose future is cancelled before its turn is not
+        done."""
         if not self._shares.take(tenant):
             raise UnavailableError(
-                "this service has sent the server more to decompress than it can do",
+                self._refusal,
                 reason="backlog_full",
                 hint="try again in a moment",
                 retry_after=1.0,
@@ -66,8 +77,10 @@ class Offload:
 
     def close(self) -> None:
         """Ends the threads, once what they do is done."""
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        for jobs in self._waiting.values():
+            for job in jobs:
+                job.result.cancel()
+        self._pool.close()
 
     def _next(self) -> None:
         while self._running.total() < self._threads:
@@ -77,10 +90,13 @@ class Offload:
             if job.result.done():
                 self._shares.give(job.tenant)
                 continue
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._threads, "edge")
+            try:
+                work = self._pool.run(job.call)
+            except UnavailableError as error:
+                self._shares.give(job.tenant)
+                job.result.set_exception(error)
+                continue
             self._running[job.tenant] += 1
-            work = asyncio.get_running_loop().run_in_executor(self._executor, job.call)
             work.add_done_callback(partial(self._done, job))
 
     def _take(self) -> _Job | None:
@@ -99,14 +115,11 @@ class Offload:
         if not self._running[job.tenant]:
             del self._running[job.tenant]
         self._shares.give(job.tenant)
-        error = None if work.cancelled() else work.exception()
-        if not job.result.done():
-            if work.cancelled():
-                job.result.cancel()
-            elif error is not None:
-                job.result.set_exception(error)
-            else:
-                job.result.set_result(work.result())
+        error = work.exception()
+        if job.result.done():
+            unheard(error, "work in a thread for a service")
+        elif error is not None:
+            job.result.set_exception(error)
         else:
-            unheard(error, "work in a thread of the edge")
+            job.result.set_result(work.result())
         self._next()

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from insula.edge.offload import Offload
 from insula.errors import UnavailableError
+from insula.offload import Offload
 from tests.edge.conftest import until
+from tests.scarce import refuse_threads
 
 
 class Gate:
@@ -91,3 +92,27 @@ async def test_what_nobody_waits_for_any_more_is_not_done(gate: Gate) -> None:
     assert await offload.run("a", str, 2) == "2"
     assert gate.begun == ["a0"]
     offload.close()
+
+
+async def test_a_thread_that_the_system_refuses_takes_nothing_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    offload = Offload(threads=3, most=8)
+    with refuse_threads(monkeypatch):
+        for number in range(10):
+            with pytest.raises(UnavailableError, match="starts no more threads"):
+                await offload.run(f"t{number}", len, "abc")
+    async with asyncio.timeout(10):
+        for tenant in ("t0", "t9", "other"):
+            assert await offload.run(tenant, len, "abc") == 3
+    work = [offload.run("t0", len, "abc") for _ in range(4)]
+    assert await asyncio.gather(*work) == [3] * 4
+    offload.close()
+
+
+async def test_the_end_withdraws_what_waits(gate: Gate) -> None:
+    offload = Offload(threads=2)
+    work = [offload.run("a", gate.work, f"a{number}") for number in range(3)]
+    await until(lambda: gate.begun)
+    offload.close()
+    gate.open.set()
+    assert await work[0] == "a0"
+    assert [each.cancelled() for each in work] == [False, True, True]

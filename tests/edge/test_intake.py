@@ -81,3 +81,18 @@ async def test_who_comes_while_others_wait_does_not_overtake_its_own(clock: Cloc
     for _ in range(3):
         await asyncio.sleep(0)
     assert begun == [0, 1, 2]
+
+
+async def test_work_and_requests_wait_where_the_turn_is_over(clock: Clock) -> None:
+    intake, done = Intake(), list[str]()
+    intake.run("a", lambda: done.append("at once"))
+    assert intake.turn("b") is None
+    clock.at += BUDGET
+    intake.run("a", lambda: done.append("later"))
+    turn, left = intake.turn("a"), intake.turn("a")
+    assert turn is not None
+    assert left is not None
+    left.cancel()
+    assert done == ["at once"]
+    await turn
+    assert done == ["at once", "later"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -150,6 +151,11 @@ async def test_an_unknown_compression_names_the_known(shop: Shop) -> None:
     answer = await shop.post(THING, headers={"content-encoding": "rot13"})
     assert (answer.status_code, answer.json()["code"]) == (501, "unimplemented")
     assert "gzip" in answer.json()["message"]
+
+
+def _at_once(work: Callable[[], None]) -> None:
+    """A turn of the loop that has time."""
+    work()
 
 
 class TestTimeout:
@@ -354,7 +360,7 @@ class TestLater:
             raise RuntimeError("a mistake")
 
         pending: Pending = asyncio.get_running_loop().create_future()
-        answer = _later(pending, finish)
+        answer = _later(pending, finish, _at_once)
         pending.set_result(Reply(b"{}"))
         with pytest.raises(RuntimeError, match="a mistake"):
             await asyncio.wait_for(answer, 5)
@@ -365,7 +371,7 @@ class TestLater:
         loop, wrong = asyncio.get_running_loop(), []
         loop.set_exception_handler(lambda _, context: wrong.append(context))
         pending: Pending = loop.create_future()
-        answer = _later(pending, lambda reply: Response(200, (), reply.payload))
+        answer = _later(pending, lambda reply: Response(200, (), reply.payload), _at_once)
         if how == "failed":
             pending.set_exception(InsulaError("too late"))
         elif how == "answered":
@@ -385,7 +391,7 @@ class TestLater:
         loop = asyncio.get_running_loop()
         pending: Pending = loop.create_future()
         made: asyncio.Future[Response] = loop.create_future()
-        answer = _later(pending, lambda _: made)
+        answer = _later(pending, lambda _: made, _at_once)
         if which == "the call":
             pending.set_exception(KeyError("lost"))
         else:

@@ -25,6 +25,7 @@ from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
 from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
+from insula.edge.intake import Intake
 from insula.edge.metrics import Metrics, RouteStats
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
@@ -68,6 +69,7 @@ class Application:
         self.in_hand: Shares[str] = Shares(self.backlog.most)  # bytes of large bodies that are worked on, by tenant
         self.offload = Offload()
         self.turns = Turns()
+        self.intake = Intake()
         self.missing = missing
         self.metrics = metrics or Metrics()
         self._table = table
@@ -201,12 +203,14 @@ class Application:
             raise error
         codings = codings_of(head.get(b"content-encoding")) if route.inflate else []
         if head.get(b"content-length") is None and head.get(b"transfer-encoding") is None:
+            await self._turn(route, receive)
             return await _arrived(answer(head, b""), route, receive)
         body = await read_body(receive, route.max_body, self.backlog, route.tenant)
         taken.bytes = len(body)
         hand = _Hand(self.in_hand, route.tenant)
         try:
             hand.has(len(body))
+            await self._turn(route, receive)
             if codings:
                 run = partial(self.offload.run, route.tenant)
                 body = await inflate_body(
@@ -220,6 +224,12 @@ class Application:
             return await _arrived(answer(head, body), route, receive)
         finally:
             hand.has(0)
+
+    async def _turn(self, route: Route, receive: Receive) -> None:
+        """Waits until this turn of the loop has time for a request of this service."""
+        wait = self.intake.turn(route.tenant)
+        if wait is not None:
+            await _awaited(wait, route, receive)
 
     def close(self) -> None:
         """Ends the threads of the edge."""

@@ -25,7 +25,6 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from insula.edge.asgi import App
-from insula.edge.intake import Intake
 from insula.edge.lane import Lane
 from insula.edge.last_words import Last
 from insula.edge.limits import Limits
@@ -56,7 +55,7 @@ class FastConfig(ListenerConfig):
     ) -> None:
         super().__init__(app, limits, dropped, emptied, ssl_context_factory, FastConnection)
         self.lane = lane
-        self.intake = Intake()
+        self.intake = lane.intake
 
 
 class FastConnection(HttpConnection):

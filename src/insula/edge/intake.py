@@ -1,19 +1,21 @@
 """How many requests the connections of a listener begin in one turn of the event loop.
 
 A thousand clients that send at the same moment are a thousand answers in one turn: tens of milliseconds, in which nothing
-else runs. So a turn begins requests for `BUDGET` seconds. What comes later waits for the next turns, in a queue a tenant,
-and the tenants take their turns in rotation: one whose callers flood the server delays them, and no other's.
+else runs. So a turn begins requests, and finishes answers that come later, for `BUDGET` seconds. What is over waits for the
+next turns, in a queue a tenant, and the tenants take their turns in rotation: one whose callers flood the server delays
+them, and no other's.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from time import monotonic
 
 from insula.rotation import Rotation
 
-#: Seconds of a turn in which requests are begun.
+#: Seconds of a turn in which requests are begun and answers finished.
 BUDGET = 0.003
 
 
@@ -43,6 +45,23 @@ class Intake:
         self._waiting.put(tenant, begin)
         self.until = 0.0  # who comes now may have to stand behind others
 
+    def run(self, tenant: str, work: Callable[[], None]) -> None:
+        """Does some work for a tenant, which does not raise, now or in a later turn."""
+        now = monotonic()
+        if now >= self.until and self.is_over(tenant, now):
+            self.wait(tenant, work)
+        else:
+            work()
+
+    def turn(self, tenant: str) -> asyncio.Future[None] | None:
+        """None where a request of this tenant may be begun now, else what is done when it may."""
+        now = monotonic()
+        if now < self.until or not self.is_over(tenant, now):
+            return None
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.wait(tenant, partial(_come, turn))
+        return turn
+
     def _arm(self) -> None:
         self._armed = True
         asyncio.get_running_loop().call_soon(self._next)
@@ -62,3 +81,8 @@ class Intake:
             if monotonic() >= self._end:
                 break
         self.until = 0.0 if waiting else self._end
+
+
+def _come(turn: asyncio.Future[None]) -> None:
+    if not turn.done():  # who waited may have left
+        turn.set_result(None)

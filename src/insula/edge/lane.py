@@ -45,6 +45,7 @@ class Lane:
 
     def __init__(self, app: Application) -> None:
         self.memo = HeaderMemo()
+        self.intake = app.intake
         self._reader = HeadReader()
         self._app = app
         self._defaults: object = None

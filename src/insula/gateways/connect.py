@@ -83,8 +83,8 @@ def timeout_of(header: bytes | None, longest: float) -> float:
 
 
 class ConnectGateway:
-    """Makes the routes of a method from its plan. `offload` has threads for messages that are slow to inflate, `intake` says
-    when a turn of the loop has time for an answer that comes later."""
+    """Makes the routes of a method from its plan. `offload` has threads for messages that are slow to inflate, and `intake`
+    says when a turn of the loop has time for an answer that comes later."""
 
     def __init__(self, offload: Offload, intake: Intake) -> None:
         self._offload = offload
@@ -246,8 +246,8 @@ def _too_late(head: Head, body: bytes) -> Answer:  # noqa: ARG001
 
 
 def _later(waited: asyncio.Future[T], finish: Callable[[T], Answer], run: _Run) -> asyncio.Future[Response]:
-    """A future of the response: `finish` gets the result of `waited`, and returns the response or a future of it. `run` says
-    when: many answers may come in one turn of the loop. Cancelling the future cancels the one that is under way."""
+    """A future of the response: `finish` gets the result of `waited`, and returns the response or a future of it. `run`
+    says when: many answers may come in one turn of the loop. Cancelling the future cancels the one that is under way."""
     answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
     waits: asyncio.Future[Any] = waited
 

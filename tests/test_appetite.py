@@ -74,23 +74,28 @@ def roomy(folder: Path, pages: int) -> Path:
             '(func (export "handle_request") (param i32 i32 i32 i32) (result i64) i64.const 0))'
         )
     )
-    return pack(folder / "roomy.okra.pkg", RELAY, wasm, limits={"memory_mb": 256})
+    return pack(folder / "roomy.okra.pkg", RELAY, wasm, limits={"memory_mb": 240})
 
 
 async def test_a_package_may_not_ask_for_more_memory_than_the_operator_gives(tmp_path: Path) -> None:
     flags = {"packages.max_memory_mb": 200, "limits.guest_memory_mb": 300}
     async with running(tmp_path, flags) as live:
-        for memory, least, hint in ((201, 0, "max_memory_mb = 201"), (101, 3, "limits.guest_memory_mb")):
+        for memory, least, hint in ((201, 0, "max_memory_mb = 201"), (81, 3, "guest_memory_mb = 304")):
             refused = await live.deploy(greedy(tmp_path, memory_mb=memory, min_instances=least))
             assert (refused.status_code, refused.json()["code"]) == (403, "permission_denied"), refused.text
             assert hint in refused.json()["hint"]
-        assert (await live.deploy(greedy(tmp_path, memory_mb=200))).status_code == 200
+        for memory, least in ((200, 0), (80, 3)):
+            taken = await live.deploy(greedy(tmp_path, memory_mb=memory, min_instances=least), override="true")
+            assert taken.status_code == 200, taken.text
+    async with running(tmp_path, {**flags, "limits.guest_memory_mb": 304}) as live:
+        taken = await live.deploy(greedy(tmp_path, memory_mb=81, min_instances=3), override="true")
+        assert taken.status_code == 200, "what the hint said to write is enough"
 
 
 async def test_guests_have_no_more_memory_together_than_is_theirs(tmp_path: Path) -> None:
     async with running(tmp_path, {"limits.guest_memory_mb": 300}, deploy=["greeter"]) as live:
         for version in ("v1", "v2"):
-            assert (await live.deploy(greedy(tmp_path, version, min_instances=1))).status_code == 200
+            assert (await live.deploy(greedy(tmp_path, version, min_instances=1, memory_mb=240))).status_code == 200
         first, second = ("/test.Greedy.v1/memory", "/test.Greedy.v2/memory")
         assert (await live.call(first, {"number": "180"})).json() == {"number": "180", "refused": ""}
         for _ in range(3):
@@ -107,7 +112,7 @@ async def test_guests_have_no_more_memory_together_than_is_theirs(tmp_path: Path
 
 async def test_idle_instances_make_room_for_those_that_work(tmp_path: Path) -> None:
     async with running(tmp_path, {"limits.guest_memory_mb": 300}) as live:
-        assert (await live.deploy(greedy(tmp_path))).status_code == 200
+        assert (await live.deploy(greedy(tmp_path, memory_mb=240))).status_code == 200
         assert (await live.call("/test.Greedy/memory", {"number": "200"})).json()["number"] == "200"
         shown = (await live.admin.get("/api/v1/packages/test.Greedy.v1")).json()
         assert shown["instances"]["idle"] == 1

@@ -149,7 +149,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
                 for name, own in limits.services.items()
             },
             max_memory=settings.packages.max_memory_mb << 20,
-            guest_memory=memory.most,
+            guest_memory=memory.share,
             max_timeout=limits.request_timeout_ms / 1000,
         )
         depot = Depot(folder.path / "depot", max_bytes=settings.packages.max_bytes)

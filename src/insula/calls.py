@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
@@ -48,6 +49,15 @@ class ServiceId(NamedTuple):
                 f"{text[:80]!r} is not a service id", hint="a service id is namespace.Name.version: shop.Orders.v1"
             )
         return cls(*match.groups())
+
+
+T = TypeVar("T")
+
+
+def written_for(service: ServiceId, tables: Mapping[str, T]) -> dict[str, T]:
+    """What an operator wrote for a service, by the key that it stands under, the least specific first: `*`, the name
+    without version, the full id. Where one key is in several of them, the last counts."""
+    return {key: tables[key] for key in ("*", service.unversioned, str(service)) if key in tables}
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):

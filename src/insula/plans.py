@@ -9,8 +9,8 @@ for it when it prepares for a sort of request, so that nothing here is looked up
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from insula.calls import Call, Pending, Reply, ServiceId
@@ -43,7 +43,8 @@ class Plan:
 
     `timeout` in seconds is the longest that a call may take; a client may ask for less. `max_body` in bytes is what may
     come in, after inflation. `json` gives the codec of its JSON, `binary` that of its protobuf, `entrance` the way into the
-    service: a plain function, called on the event loop.
+    service: a plain function, called on the event loop. `hints` has for a reason, such as `memory_limit`, what there is to
+    write for this service: a gateway looks it up when it tells an error.
     """
 
     service: ServiceId
@@ -56,3 +57,4 @@ class Plan:
     binary: Callable[[], Codec]
     entrance: Callable[[], Callable[[Call], Reply | Pending]]
     doc: str = ""
+    hints: Mapping[str, str] = field(default_factory=dict)

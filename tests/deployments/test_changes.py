@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from insula.deployments.changes import describe
+from insula.deployments import changes
 from insula.packages.config import read_config
+from insula.packages.describe import INLINE_MB, large_memory
 from insula.packages.package import Package
 from insula.schema.idl import parse_idl
+from insula.services.limits import InForce, in_force
+from insula.wasm import engine
 
 IDL = """
 @okra(namespace: "shop", version: "v1")
@@ -30,6 +34,26 @@ def package(idl: str = IDL, digest: str = "1", wasm_digest: str = "w", **config:
         wasm_digest=wasm_digest,
         descriptor=b"",
     )
+
+
+class Side(NamedTuple):
+    package: Package
+    limits: InForce
+
+
+def side(package: Package, tables: Mapping[str, Mapping[str, int]] | None = None) -> Side:
+    return Side(
+        package, in_force(package, tables or {}, body_bytes=4 << 20, body_values=65_536, request_timeout_ms=60_000)
+    )
+
+
+def describe(
+    new: Package,
+    old: Package | None,
+    tables: Mapping[str, Mapping[str, int]] | None = None,
+    before: Mapping[str, Mapping[str, int]] | None = None,
+) -> list[str]:
+    return changes.describe(side(new, tables), side(old, before) if old else None)
 
 
 def test_a_new_service() -> None:
@@ -67,8 +91,37 @@ def test_every_kind_of_difference_is_told() -> None:
         "what it asks of its host APIs is different",
         "limit memory_mb 64 becomes 128",
         "the code is different",
+        *large_memory(128),
     ]
 
 
 def test_a_difference_that_means_nothing_is_told_as_that() -> None:
     assert describe(package(digest="2"), package()) == ["the package is different, what it does and asks for is not"]
+
+
+def test_what_is_in_force_is_told_and_where_it_comes_from() -> None:
+    tables = {"shop.Orders": {"memory_mb": 16, "body_values": 100}, "shop.Other": {"mailbox": 1}}
+    assert describe(package(limits={"memory_mb": 256}), None, tables) == [
+        "a new service with 2 methods",
+        'limit memory_mb is 16 by [limits.services."shop.Orders"] memory_mb; okra.json has 256',
+        'limit body_values is 100 by [limits.services."shop.Orders"] body_values',
+    ]
+
+
+def test_a_package_that_asks_for_another_limit_than_it_gets() -> None:
+    """The operator's memory_mb stands above both: nothing becomes different."""
+    tables = {"shop.Orders": {"memory_mb": 16}}
+    told = describe(package(digest="2", limits={"memory_mb": 32}), package(), tables, tables)
+    assert told[0] == "the package is different, what it does and asks for is not"
+    assert told[1].endswith("okra.json has 32")
+    assert describe(package(), package(), tables)[:2] == [
+        "the same package: the service is started afresh",
+        "limit memory_mb 64 becomes 16",
+    ]
+
+
+def test_much_memory_is_told_from_where_the_engine_runs_it_elsewhere() -> None:
+    assert INLINE_MB << 20 == engine._LARGE
+    assert describe(package(limits={"memory_mb": 64}), None) == ["a new service with 2 methods"]
+    (_, told) = describe(package(limits={"memory_mb": 65}), None)
+    assert "worker threads alone" in told

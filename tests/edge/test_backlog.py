@@ -195,7 +195,7 @@ async def test_bodies_that_still_come_have_room_together() -> None:
             await until(partial(holds, here, min(number, 2) * len(part)))
         refused = await slow[0][0].read()
         [(status, _, body)] = answers(refused)
-        assert (status, b"backlog_full" in body) == (503, True)
+        assert (status, b"backlog_full" in body, b"limits.held_mb allows, 2 MiB" in body) == (503, True, True)
         for reader, writer in slow[1:]:
             writer.write(b"x" * 1000)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")

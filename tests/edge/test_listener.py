@@ -385,8 +385,8 @@ async def test_over_the_limit_a_client_gets_a_whole_503() -> None:
         for reader, writer in kept:
             writer.write(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
-        [(status, headers, _)] = answers(await here.talk(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"))
-        assert (status, headers[b"retry-after"]) == (503, b"1")
+        [(status, headers, body)] = answers(await here.talk(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"))
+        assert (status, headers[b"retry-after"], b"limits.max_connections" in body) == (503, b"1", True)
         kept[0][1].close()
         await until(lambda: here.listener.connections <= 1)
         reader, writer = await here.connect()

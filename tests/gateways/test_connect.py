@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import gc
+import gzip
 from collections.abc import Callable
 
 import pytest
@@ -143,8 +144,12 @@ async def test_a_method_without_input_and_output(shop: Shop) -> None:
 
 
 async def test_a_body_that_is_too_large(shop: Shop) -> None:
-    answer = await shop.post(b" " * (MAX_BODY + 1))
-    assert (answer.status_code, answer.json()["code"]) == (429, "resource_exhausted")
+    packed = gzip.compress(b" " * (MAX_BODY + 1))
+    for body, headers in ((b" " * (MAX_BODY + 1), {}), (packed, {"content-encoding": "gzip"})):
+        answer = await shop.post(body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (429, "resource_exhausted")
+        assert f"limits.body_bytes allows, {MAX_BODY} bytes" in answer.json()["message"]
+        assert answer.json()["details"][0]["debug"]["reason"] == "body_bytes"
 
 
 async def test_an_unknown_compression_names_the_known(shop: Shop) -> None:

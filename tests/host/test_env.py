@@ -26,6 +26,13 @@ async def test_keys_that_are_asked_for(caplog: pytest.LogCaptureFixture) -> None
     assert 'asks for COLOUR, PRICE, which [env."shop.Orders"] does not set' in caplog.text
 
 
+async def test_one_version_has_its_own_and_what_every_version_has() -> None:
+    env = {"shop.Orders": {"REGION": "eu", "COLOUR": "red"}, "shop.Orders.v1": {"REGION": "us"}, "shop.Orders.v2": {}}
+    each = Host(EnvCapability(env), options={"okra.env": {"keys": ["REGION", "COLOUR"]}})
+    assert await each.ask("okra.env", "get", {"key": "REGION"}) == "us"
+    assert await each.ask("okra.env", "get", {"key": "COLOUR"}) == "red"
+
+
 async def test_keys_that_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_THE_PROCESS", "x")
     each = host("REGION")

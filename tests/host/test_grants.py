@@ -39,7 +39,14 @@ def test_more_than_granted_names_the_line_to_add() -> None:
     assert Grants(["okra.log"], added).decide(ID, ["okra.sql"], {}, KNOWN)
 
 
-@pytest.mark.parametrize("whom", ["shop.Orders", "*"])
+def test_one_version_may_be_given_more_and_no_other_is() -> None:
+    grants = Grants(["okra.log"], {"shop.Orders.v1": ["okra.env"], "shop.Orders": ["okra.sql"]})
+    assert grants.decide(ID, ["okra.env", "okra.sql"], {}, KNOWN)
+    with pytest.raises(CallerError, match=r"asks for okra\.env"):
+        grants.decide(ServiceId("shop", "Orders", "v2"), ["okra.env", "okra.sql"], {}, KNOWN)
+
+
+@pytest.mark.parametrize("whom", ["shop.Orders", "shop.Orders.v1", "*"])
 def test_deny_is_stronger(whom: str) -> None:
     grants = Grants(["okra.log", "okra.env"], {"shop.Orders": ["okra.env"]}, {whom: ["okra.env"]})
     with pytest.raises(CallerError) as caught:

@@ -10,6 +10,7 @@ from insula.calls import Call, Reply, ServiceId
 from insula.errors import CallerError, Code
 from insula.packages.package import Package
 from insula.services.generation import Generation
+from insula.services.limits import InForce
 from insula.services.registry import Registry, Table
 from insula.services.service import ServiceOptions
 from tests.services.conftest import Bench
@@ -24,7 +25,7 @@ def generation(text: str) -> Generation:
         return text.encode()
 
     service = Bench(answer, ManualClock(), ServiceOptions(), service_id).service
-    return Generation(cast("Package", None), service, ())
+    return Generation(cast("Package", None), service, (), cast("InForce", None))
 
 
 class TestNames:

@@ -183,6 +183,36 @@ def test_services_may_be_named_with_or_without_quotes(tmp_path: Path) -> None:
     assert settings.env == {"shop.Orders": {"A": "1"}, "deep.shop.Orders": {"B": "2"}}
 
 
+@pytest.mark.parametrize("quotes", ["", '"'])
+def test_a_service_and_one_version_of_it_with_or_without_quotes_in_every_table(tmp_path: Path, quotes: str) -> None:
+    both, one = f"{quotes}shop.Orders{quotes}", f"{quotes}shop.Orders.v1{quotes}"
+    toml = f"""
+        [env.{both}]
+        A = "1"
+        [env.{one}]
+        A = "2"
+        [limits.services.{both}]
+        mailbox = 5
+        [limits.services.{one}]
+        mailbox = 6
+        [grants.allow]
+        {both} = ["okra.env"]
+        [grants.deny]
+        {one} = ["okra.env"]
+        [logging.levels]
+        {quotes}insula.edge{quotes} = "debug"
+    """
+    settings = read(written(tmp_path, toml))
+    assert settings.env == {"shop.Orders": {"A": "1"}, "shop.Orders.v1": {"A": "2"}}
+    assert {name: own.mailbox for name, own in settings.limits.services.items()} == {
+        "shop.Orders": 5,
+        "shop.Orders.v1": 6,
+    }
+    assert settings.grants.allow == {"shop.Orders": ("okra.env",)}
+    assert settings.grants.deny == {"shop.Orders.v1": ("okra.env",)}
+    assert settings.logging.levels == {"insula.edge": "debug"}
+
+
 @pytest.mark.parametrize(("profile", "port"), [("insula", 8080), ("rune", 3000), ("tinywasm", 6060)])
 def test_a_profile_changes_defaults_only(tmp_path: Path, profile: str, port: int) -> None:
     settings = read(tmp_path, {"server.profile": profile})
@@ -264,6 +294,16 @@ def test_the_limits_of_one_service(tmp_path: Path) -> None:
         ('"shop.Orders"]\nsingleton = 7777', "must be true or false"),
         ("Orders]\nmailbox = 7777", "does not name a service"),
         ('"shop.Orders"]\n"limits.services" = 7777', '"shop.Orders"'),
+        (
+            '"shop.Orders"]\ncodec_memory_mb = 7777',
+            "it is a limit of the whole server: write codec_memory_mb under [limits]",
+        ),
+        ("shop.Orders]\nrequest_timeout_ms = 7777", "write request_timeout_ms under [limits]"),
+        (
+            '"shop.Orders"]\nmin_instances = 9\nmax_instances = 2',
+            "min_instances` in insula.toml is 9, but max_instances",
+        ),
+        ("shop.Orders.v1]\nmin_instances = 2\nsingleton = true", "a singleton has one instance"),
     ],
 )
 def test_a_wrong_limit_of_one_service_is_named(tmp_path: Path, table: str, told: str) -> None:

@@ -100,7 +100,8 @@ class Shown(Listed):
     methods: list[Method]
     host_apis: list[str]
     grants: dict[str, Any]
-    limits: dict[str, Any]
+    limits: dict[str, Any] = Field(description="the limits in force")
+    limits_from: dict[str, str] = Field(description="where each comes from that is not the package's own")
     instances: dict[str, int]
     mailbox: dict[str, int]
     previous: list[str] = Field(description="digests that a rollback goes back to, nearest first")

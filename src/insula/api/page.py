@@ -37,7 +37,7 @@ def as_html(version: str, public_url: str, services: Sequence[Listed]) -> bytes:
     """The page, every text escaped."""
     url = escape(public_url, quote=True)
     public = f' Services answer at <a href="{url}">{url}</a>.' if url else ""
-    listed = [(f"<code>{escape(one.id)}</code>", escape(one.state), escape(one.version)) for one in services[:LISTED]]
+    listed = [(f"<code>{escape(one.id)}</code>", _state(one), escape(one.version)) for one in services[:LISTED]]
     return page(
         "Insula admin",
         f"<h1>Insula {escape(version)}</h1><p>This is the admin port.{public}</p>"
@@ -46,6 +46,12 @@ def as_html(version: str, public_url: str, services: Sequence[Listed]) -> bytes:
         "<h2>On the command line</h2><pre>insula deploy NAME.okra.pkg\ninsula list\ninsula --help</pre>"
         f"<h2>For programs</h2>{table([_row(*route) for route in ROUTES])}",
     )
+
+
+def _state(one: Listed) -> str:
+    """The state, and why it is no better."""
+    why = f": {one.last_error}" if one.last_error and one.state in ("stopped", "degraded") else ""
+    return escape(one.state + why)
 
 
 def _row(method: str, path: str, what: str) -> tuple[str, str, str]:

@@ -53,7 +53,7 @@ async def whole(body: AsyncIterator[bytes], *, max_bytes: int, timeout: float) -
             async for piece in body:
                 size += len(piece)
                 if size > max_bytes:
-                    raise LimitError(f"the body is larger than {max_bytes} bytes", status=413)
+                    raise LimitError(f"the body is larger than the {max_bytes} bytes that it may have here", status=413)
                 pieces.append(piece)
     except TimeoutError:
         raise DeadlineError("the body did not come in time", status=408) from None

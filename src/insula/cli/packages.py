@@ -72,8 +72,8 @@ def rollback(service: str, plan: bool, timeout: float, as_json: bool, admin_url:
 def retry(service: str, timeout: float, as_json: bool, admin_url: str | None, token: str | None) -> None:
     """Start a service that is stopped.
 
-    One that did not start with the server, or that is not started any more since the server's process ended three times
-    while it was being started: insula list says why. Once it runs, what was counted is forgotten.
+    One that failed to start, or one during whose start the process died three times. `insula list` says why. A successful
+    start clears the count.
     """
     with _client(options.target(admin_url=admin_url, token=token), timeout) as client:
         done = client.retry(service)
@@ -160,7 +160,10 @@ def print_shown(shown: dict[str, Any]) -> None:
     facts += [("latest", "yes: paths without a version lead here" if shown.get("latest") else "no")]
     facts += [(name.replace("_", " "), shown.get(name)) for name in ("deployed_at", "source", "digest")]
     facts += [("may use", ", ".join(shown.get("host_apis", [])) or "nothing of the host")]
-    facts += [(name, _pairs(shown.get(name, {}))) for name in ("limits", "instances", "mailbox")]
+    facts += [("limits", _pairs(shown.get("limits", {})))]
+    facts += [(f"  {name}", f"by {place}") for name, place in shown.get("limits_from", {}).items()]
+    facts += [("  memory", sentence) for sentence in _large_memory(shown)]
+    facts += [(name, _pairs(shown.get(name, {}))) for name in ("instances", "mailbox")]
     if shown.get("previous"):
         facts.append(("rolls back to", str(shown["previous"][0])))
     if shown.get("last_error"):
@@ -176,6 +179,12 @@ def print_shown(shown: dict[str, Any]) -> None:
         said = f"  ({', '.join(marks)})" if marks else ""
         types = f"{method['input'] or '{}'} -> {method['output'] or 'nothing'}"
         output.line(f"  {method['endpoint'].ljust(width)}  {types}{said}")
+
+
+def _large_memory(shown: dict[str, Any]) -> list[str]:
+    from insula.packages.describe import large_memory
+
+    return large_memory(shown.get("limits", {}).get("memory_mb", 0))
 
 
 def _pairs(values: dict[str, Any]) -> str:

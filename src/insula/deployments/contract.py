@@ -54,7 +54,8 @@ class Method(msgspec.Struct, frozen=True):
 
 
 class Shown(Listed, frozen=True):
-    """One deployed service in full."""
+    """One deployed service in full. `limits` are those in force; `limits_from` says of each that is not the package's own
+    where it comes from."""
 
     latest: bool = False
     endpoints: list[str] = []
@@ -62,6 +63,7 @@ class Shown(Listed, frozen=True):
     host_apis: list[str] = []
     grants: dict[str, Any] = {}
     limits: dict[str, Any] = {}
+    limits_from: dict[str, str] = {}
     instances: dict[str, int] = {}
     mailbox: dict[str, int] = {}
     previous: list[str] = []

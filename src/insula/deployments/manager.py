@@ -285,8 +285,11 @@ class DeploymentManager:
         on is written down already."""
         service_id = str(package.service_id)
         old = self._registry.running(service_id)
-        planned = changes.describe(package, old.package if old else None)
         generation = await self._staged(package, watch.done)
+        if write is None:
+            planned = [changes.STARTED, *changes.limits(generation.limits)]
+        else:
+            planned = changes.describe(generation, old)
         if plan:
             await generation.close()
         else:

@@ -25,17 +25,23 @@ class ClientGoneError(Exception):
     """The client left before its request was whole, or before it was answered."""
 
 
-def _too_large(limit: int) -> LimitError:
+def too_large(limit: int, setting: str = "limits.body_bytes") -> LimitError:
+    """The refusal of a body above a limit in bytes, which a `setting` sets; 0 bytes is a path that takes none."""
     if not limit:
         return LimitError("a request to this path has no body", status=413)
-    return LimitError(f"the body is larger than {limit} bytes", status=413)
+    return LimitError(
+        f"the body is larger than {setting} allows, {limit} bytes",
+        reason=setting.rpartition(".")[2],
+        hint=f"send less at once, or raise {setting}",
+        status=413,
+    )
 
 
-def check_length(head: Head, limit: int) -> LimitError | None:
+def check_length(head: Head, limit: int, setting: str = "limits.body_bytes") -> LimitError | None:
     """The refusal of a body that says by its length that it is too large."""
     length = head.get(b"content-length")
     # the parser has seen to it that a length is digits that fit 64 bits
-    return _too_large(limit) if length is not None and int(length) > limit else None
+    return too_large(limit, setting) if length is not None and int(length) > limit else None
 
 
 class _Arriving:
@@ -56,7 +62,7 @@ async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = ""
         raise ClientGoneError
     body: bytes = message.get("body", b"")
     if len(body) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if not message.get("more_body", False):
         return body
     try:
@@ -68,9 +74,10 @@ async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = ""
                 backlog.release(arriving)
     except TimeoutError:
         raise UnavailableError(
-            "the server holds as many unfinished bodies as it can, and this one has been coming for longest",
+            f"the server holds as much of unfinished bodies as limits.held_mb allows, {backlog.most >> 20} MiB, and this "
+            "one has been coming for longest",
             reason="backlog_full",
-            hint="send it again, faster",
+            hint="send it again, faster; the operator may raise limits.held_mb",
             retry_after=1.0,
         ) from None
 
@@ -83,7 +90,7 @@ async def _rest(receive: Any, limit: int, note: Callable[[int], None], whole: by
             raise ClientGoneError
         whole += message.get("body", b"")
         if len(whole) > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         if not message.get("more_body", False):
             return bytes(whole)
 

@@ -29,7 +29,12 @@ class Coding(NamedTuple):
 
 
 def _too_large(limit: int) -> LimitError:
-    return LimitError(f"the body is larger than {limit} bytes once it is decompressed", status=413)
+    return LimitError(
+        f"the body, once it is decompressed, is larger than limits.body_bytes allows, {limit} bytes",
+        reason="body_bytes",
+        hint="send less at once, or raise limits.body_bytes",
+        status=413,
+    )
 
 
 def _malformed(name: str) -> CallerError:

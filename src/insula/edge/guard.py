@@ -13,15 +13,19 @@ import logging
 from insula.edge.admin_errors import error_body, error_headers
 from insula.edge.app import head_of
 from insula.edge.asgi import App, Message, Receive, Scope, Send
-from insula.edge.body import check_length
+from insula.edge.body import check_length, too_large
 from insula.edge.exchange import Head
 from insula.edge.local import check_host, check_origin, check_token
-from insula.errors import InsulaError, LimitError, UnavailableError
+from insula.errors import InsulaError, UnavailableError
 
 _log = logging.getLogger("insula.edge")
 
 #: Paths that never need a token.
 OPEN_PATHS = frozenset((b"/api/v1/health",))
+
+
+#: What bounds every body of the admin port.
+MAX_BODY = "packages.max_bytes"
 
 
 class Guard:
@@ -39,7 +43,7 @@ class Guard:
             refusal = None if head.path in OPEN_PATHS else check_token(head, self._token)
         else:
             refusal = check_host(head) or check_origin(head)
-        return refusal or check_length(head, self._max_body)
+        return refusal or check_length(head, self._max_body, MAX_BODY)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -58,7 +62,7 @@ class Guard:
             message = await receive()
             left -= len(message.get("body", b""))
             if left < 0:
-                raise LimitError(f"the body is larger than {self._max_body} bytes", status=413)
+                raise too_large(self._max_body, MAX_BODY)
             return message
 
         async def marked(message: Message) -> None:

@@ -28,8 +28,14 @@ class Last(enum.Enum):
     HEAD_TOO_LARGE = ("head_too_large", 431, Code.RESOURCE_EXHAUSTED, "the head of the request is too large")
     TRANSFER_CODING = ("malformed", 501, Code.UNIMPLEMENTED, "chunked is the only transfer coding of this server")
     INTERNAL = ("internal", 500, Code.INTERNAL, "the server failed to read the request")
-    FULL = ("full", 503, Code.UNAVAILABLE, "all connections of this server are in use")
-    AHEAD = ("sent_ahead", 503, Code.UNAVAILABLE, "the server holds as much of unanswered requests as it can")
+    FULL = (
+        *("full", 503, Code.UNAVAILABLE),
+        "all connections of this port are in use (limits.max_connections; of the admin port limits.max_admin_connections)",
+    )
+    AHEAD = (
+        *("sent_ahead", 503, Code.UNAVAILABLE),
+        "the server holds as much of unanswered requests as it can (limits.held_mb)",
+    )
     VERSION = ("version", 505, Code.UNIMPLEMENTED, "this server speaks HTTP/1.1 and HTTP/1.0")
 
     def __init__(self, reason: str, status: int, code: Code, message: str) -> None:

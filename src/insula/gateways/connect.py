@@ -229,7 +229,8 @@ class Unary:
         return answer
 
     def refuse(self, head: Head, error: InsulaError) -> Response:
-        """The error, with the metadata that the guest had set before it."""
+        """The error, with what to do about it for this service and the metadata that the guest had set before it."""
+        self._complete(head, error)
         metadata: tuple[tuple[bytes, bytes], ...] = ()
         if error.headers or error.trailers:
             try:
@@ -239,6 +240,20 @@ class Unary:
         if head.method == "GET":
             metadata = (_NO_SNIFFING, *metadata)
         return error_response(error, metadata)
+
+    def _complete(self, head: Head, error: InsulaError) -> None:
+        """Adds the line to write where a limit of this service decided, and says whose the deadline was."""
+        plan = self._plan
+        if isinstance(error, DeadlineError):
+            error.reason = error.reason or "deadline"
+            sent = head.get(b"connect-timeout-ms")
+            if sent is not None and _TIMEOUT.fullmatch(sent) and int(sent) < plan.timeout * 1000:
+                error.hint = (
+                    f"the client allowed {int(sent)} ms by Connect-Timeout-Ms; a call of this service may take "
+                    f"{plan.timeout * 1000:g} ms"
+                )
+                return
+        error.hint = plan.hints.get(error.reason or "", error.hint)
 
 
 def _too_late(head: Head, body: bytes) -> Answer:  # noqa: ARG001

@@ -71,7 +71,10 @@ class CallCapability:
         _allow(plan, caller)
         body = bytes(asked.input)
         if len(body) > plan.max_body:
-            raise HostError("LIMIT_EXCEEDED", f"the input is larger than the {plan.max_body} bytes that are allowed")
+            raise HostError(
+                "LIMIT_EXCEEDED",
+                f"the input is larger than limits.body_bytes of {plan.service} allows, {plan.max_body} bytes",
+            )
         codec = plan.json()
         deadline = min(caller.deadline, self._monotonic() + plan.timeout)
         payload = codec.read_input(b"{}" if body == b"null" else body, deadline)

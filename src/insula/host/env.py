@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from insula.calls import ServiceId
+from insula.calls import ServiceId, written_for
 from insula.host.contract import HostError, Operation, Scope
 from insula.host.options import string_list
 from insula.host.parameters import read
@@ -33,7 +33,7 @@ _gets = msgspec.json.Decoder(_Get)
 
 
 class EnvCapability:
-    """`env` is what the operator configured, by the service's name without version."""
+    """`env` is what the operator configured, by the service's name without version, or its full id, which is stronger."""
 
     name = "okra.env"
 
@@ -42,7 +42,7 @@ class EnvCapability:
 
     def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
         keys = string_list(self.name, options, "keys")
-        configured = self._env.get(service.unversioned, {})
+        configured = {key: text for own in written_for(service, self._env).values() for key, text in own.items()}
         answers = {key: msgspec.json.encode(configured.get(key)) for key in keys}
         if not keys:
             log.warning("%s asks for okra.env and may read no key of it: %s", service, WHERE)

@@ -2,8 +2,9 @@
 
 A package names the host APIs that it uses (`host_apis` of okra.json) and may write options for them (`grants`). A service
 may have what `default` has, and what `allow` adds for it or for `*`; `deny` takes away again, for it or for `*`, and is
-stronger than both. `okra.context` tells a service only of its own call, so it is always granted. A package that asks for
-more is refused before anything of it is compiled, with the line that would allow it.
+stronger than both. Both name a service without its version, or one version of it by its full id. `okra.context` tells a
+service only of its own call, so it is always granted. A package that asks for more is refused before anything of it is
+compiled, with the line that would allow it.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from insula.calls import ServiceId
+from insula.calls import ServiceId, written_for
 from insula.errors import CallerError, Code, PackageError
 
 ALWAYS = frozenset({"okra.context"})
 
 
 class Grants:
-    """The operator's side. Keys of `allow` and `deny` are service names without version (`shop.Orders`) or `*`."""
+    """The operator's side. Keys of `allow` and `deny` are service names without version (`shop.Orders`), full ids
+    (`shop.Orders.v1`) or `*`; a service has what stands under any of its own."""
 
     def __init__(
         self,
@@ -58,11 +60,10 @@ class Grants:
         return {api: options.get(api, {}) for api in sorted(asked)}
 
     def _given(self, service: ServiceId) -> frozenset[str]:
-        mine = self._allow.get(service.unversioned, ())
-        return frozenset((*self._default, *mine, *self._allow.get("*", ())))
+        return frozenset(self._default).union(*written_for(service, self._allow).values())
 
     def _denied(self, service: ServiceId) -> frozenset[str]:
-        return frozenset((*self._deny.get(service.unversioned, ()), *self._deny.get("*", ())))
+        return frozenset().union(*written_for(service, self._deny).values())
 
     def _refuse_more(self, service: ServiceId, asked: frozenset[str]) -> None:
         more = sorted(asked - self.allowed(service))

@@ -22,7 +22,7 @@ def no_services(service: str, _method: str) -> Plan:
 @dataclass(frozen=True, slots=True)
 class HostServices:
     """`find` gives the plan of a method by service (full id or name without version) and method name, or CallerError.
-    `env` is what the operator set for each service, by its name without version. `state` is where
+    `env` is what the operator set for each service, by its name without version or its full id. `state` is where
     `okra.state` keeps its values; None on a server without storage, which then has no such API."""
 
     logs: GuestLogs = field(default_factory=GuestLogs)

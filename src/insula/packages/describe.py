@@ -43,6 +43,20 @@ _GRANTS: Mapping[tuple[str, str], str] = {
 }
 
 
+#: Memory of one instance (MiB) above which its calls never run on the event loop (`wasm/engine.py`).
+INLINE_MB = 64
+
+
+def large_memory(memory_mb: int) -> list[str]:
+    """What there is to know of a service with so much memory: a sentence, or nothing."""
+    if memory_mb <= INLINE_MB:
+        return []
+    return [
+        f"With more than {INLINE_MB} MiB of memory ({memory_mb}) its calls run in worker threads alone, where a short call "
+        "takes about three times as long, unless its module itself stays below."
+    ]
+
+
 @contextmanager
 def open_package(file: Path) -> Iterator[Package]:
     """Reads a package of this machine outside any depot; its files are gone when the block ends. Blocking.
@@ -115,6 +129,7 @@ def _limits(package: Package) -> list[str]:
         f"It runs as {instances}, each with at most {limits.memory_mb} MiB of memory.",
         f"A call may take {limits.timeout_ms / 1000:g} s and answer {limits.output_mb} MiB; "
         f"{_count(limits.mailbox, 'call')} may wait.",
+        *large_memory(limits.memory_mb),
     ]
 
 

@@ -1,5 +1,7 @@
 """The bounds of bodies and answers, and the refusals that name them.
 
+The hints here name the limit alone. Which line sets it for a service, its plan knows (`plans.Plan.hints`).
+
 The number of values is bounded before anything is decoded, and the size of what a text becomes before it is made: a list of
 `{}` of a type with many required fields grows a thousandfold.
 """
@@ -31,7 +33,7 @@ def too_many_values(bounds: Bounds, what: str) -> LimitError:
     return LimitError(
         f"the body has more {what} than limits.body_values allows, {bounds.values}",
         reason="body_values",
-        hint="send less at once; the operator may raise limits.body_values of the server",
+        hint="send less at once, or raise limits.body_values",
         status=413,
     )
 
@@ -42,7 +44,7 @@ def input_too_large(bounds: Bounds) -> LimitError:
         "the body, with the required fields that it leaves out, is larger than limits.body_bytes allows, "
         f"{bounds.input_bytes} bytes",
         reason="body_bytes",
-        hint="send less at once; the operator may raise limits.body_bytes of the server",
+        hint="send less at once, or raise limits.body_bytes",
         status=413,
     )
 
@@ -52,7 +54,7 @@ def answer_has_too_many_values(bounds: Bounds) -> LimitError:
     return LimitError(
         f"the service's answer has more JSON values than limits.body_values allows, {bounds.values}",
         reason="body_values",
-        hint="let the service answer in parts; the operator may raise limits.body_values of the server",
+        hint="let the service answer in parts, or raise limits.body_values",
     )
 
 
@@ -60,7 +62,7 @@ def answer_too_large(bounds: Bounds) -> LimitError:
     """The refusal of a guest's answer that would grow too much."""
     return LimitError(
         "the service's answer, with the required fields that it leaves out, is larger than the "
-        f"{bounds.output_bytes} bytes that limits.output_mb of its package allows",
+        f"{bounds.output_bytes} bytes that limits.output_mb allows",
         reason="output_limit",
-        hint="raise limits.output_mb of the package, or answer in parts",
+        hint="answer in parts, or raise limits.output_mb",
     )

@@ -133,8 +133,8 @@ def check_zeros(schema: Schema, bounds: Bounds) -> None:
     rules = JsonRules(schema)
     for method in schema.service.methods:
         for name, direction, most, setting in (
-            (method.input_type, Direction.IN, bounds.input_bytes, "limits.body_bytes of the server"),
-            (method.output_type, Direction.OUT, bounds.output_bytes, "limits.output_mb of the package"),
+            (method.input_type, Direction.IN, bounds.input_bytes, "limits.body_bytes"),
+            (method.output_type, Direction.OUT, bounds.output_bytes, "limits.output_mb"),
         ):
             item, many = split_list(name)
             if item and (size := rules.weights(direction).zero_bytes(item, many)) > most:

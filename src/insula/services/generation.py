@@ -15,8 +15,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-import msgspec
-
 from insula.abi.contract import Abi
 from insula.calls import ServiceId
 from insula.errors import CallerError, Code, DeadlineError, GuestError, LimitError, PackageError
@@ -30,9 +28,11 @@ from insula.plans import Plan
 from insula.schema.bounds import BODY_VALUES, Bounds
 from insula.schema.policy import is_read_only, is_stream, policy_of
 from insula.services.clock import Clock, LoopClock
+from insula.services.limits import InForce, in_force
 from insula.services.service import Service, ServiceOptions
 from insula.transcoding.service import Codecs
-from insula.wasm.contract import Engine, Limits, WasiOptions
+from insula.wasm.contract import Engine, Limits, Module, WasiOptions
+from insula.wasm.guest_memory import whole_of_share
 
 log = logging.getLogger("insula.services")
 
@@ -43,10 +43,10 @@ CLOSE_TIMEOUT = 60.0
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What generations are made with. `max_body` in bytes and `max_values` in JSON values bound a body; `max_timeout` in
-    seconds bounds what a package asks for, `max_memory` bytes of one instance and `guest_memory` of all instances of all
-    services bound that as well. `overrides` are the operator's limits by service without version: the keys of limits in
-    okra.json, `body_bytes` and `body_values`. `idle_after` in seconds, `max_depth` in services that a call may come
-    through."""
+    seconds bounds what a package asks for, `max_memory` bytes of one instance and `guest_memory` bytes of all instances of
+    one service bound that as well. `overrides` are the operator's limits by service, with or without version: the keys of
+    limits in okra.json, `body_bytes` and `body_values`. `idle_after` in seconds, `max_depth` in services that a call may
+    come through."""
 
     engine: Engine
     abi: Abi
@@ -66,15 +66,22 @@ class Workshop:
 
 
 class Generation:
-    """A package, the service that runs it, and the plans of its methods. Whoever has it closes it."""
+    """A package, the service that runs it, the plans of its methods, and the limits that are in force for it. Whoever has
+    it closes it."""
 
     def __init__(
-        self, package: Package, service: Service, plans: tuple[Plan, ...], resources: AsyncExitStack | None = None
+        self,
+        package: Package,
+        service: Service,
+        plans: tuple[Plan, ...],
+        limits: InForce,
+        resources: AsyncExitStack | None = None,
     ) -> None:
         self.id: ServiceId = service.id
-        self.package = package
+        self.package: Package = package
         self.service = service
         self.plans = plans
+        self.limits = limits
         self.by_method = {plan.method: plan for plan in plans}
         self._resources = resources or AsyncExitStack()
 
@@ -93,14 +100,13 @@ async def stage(
     wrong with the package, LimitError where there is no room for it.
     """
     config, service_id = package.config, package.service_id
-    given = workshop.overrides.get(service_id.unversioned, {})
-    limits = _limits(config.limits, given)
-    max_body = given.get("body_bytes", workshop.max_body)
+    told = limits_of(package, workshop)
+    limits, max_body, hints = told.package_limits(), told["body_bytes"].value, told.hints()
     granted = workshop.grants.decide(service_id, config.host_apis, config.grants, workshop.catalogue.names)
-    _check_memory(service_id, limits, workshop)
+    _check_memory(service_id, told, workshop)
     operations = workshop.catalogue.configure(service_id, granted)
     methods = package.schema.service.methods
-    bounds = Bounds(max_body, limits.output_mb * MB, given.get("body_values", workshop.max_values))
+    bounds = Bounds(max_body, limits.output_mb * MB, told["body_values"].value)
     codecs = workshop.codecs.of(str(service_id), package.digest, package.schema, bounds)
     await codecs.prepare()
     policies = [policy_of(method) for method in methods]
@@ -111,6 +117,7 @@ async def stage(
         step("compiled")
         abi = workshop.abi
         abi.check(module.exports, module.has_memory)
+        _check_start(module, service_id, told)
         guest_log = workshop.logs.of(service_id)
         program = workshop.engine.link(
             module,
@@ -138,7 +145,9 @@ async def stage(
                 raise  # the server's own limits, which say nothing of the package
             raise PackageError(
                 f"the module of {service_id} does not start: {error.message}",
-                hint=error.hint or "what it printed is in the server's log; `insula build` makes one that starts",
+                hint=hints.get(error.reason or "")
+                or error.hint
+                or "what it printed is in the server's log; `insula build` makes one that starts",
             ) from error
         plans = tuple(
             Plan(
@@ -146,54 +155,74 @@ async def stage(
                 method=method.name,
                 read_only=is_read_only(method),
                 policy=policy,
-                timeout=min(limits.timeout_ms / 1000, workshop.max_timeout),
+                timeout=limits.timeout_ms / 1000,
                 max_body=max_body,
                 json=partial(codecs.json, method),
                 binary=partial(codecs.binary, method),
                 entrance=partial(service.entrance, method.name),
                 doc=method.doc,
+                hints=hints,
             )
             for method, policy in zip(methods, policies, strict=True)
         )
         step("ready")
-        return Generation(package, service, plans, resources.pop_all())
+        return Generation(package, service, plans, told, resources.pop_all())
 
 
-def _limits(limits: ServiceLimits, given: Mapping[str, int]) -> ServiceLimits:
-    """The limits of a package, overridden by those that the operator gives its service."""
-    known = ServiceLimits.__struct_fields__
-    return msgspec.structs.replace(limits, **{key: value for key, value in given.items() if key in known})
+def limits_of(package: Package, workshop: Workshop) -> InForce:
+    """The limits that are in force for a package. CallerError where those of the operator contradict each other."""
+    return in_force(
+        package,
+        workshop.overrides,
+        body_bytes=workshop.max_body,
+        body_values=workshop.max_values,
+        request_timeout_ms=round(workshop.max_timeout * 1000),
+        max_memory_mb=workshop.max_memory // MB,
+    )
 
 
-def _check_memory(service_id: ServiceId, limits: ServiceLimits, workshop: Workshop) -> None:
-    """CallerError where a package asks for more memory than the operator lets one have, or all of them."""
-    asked = limits.memory_mb
+def _check_memory(service_id: ServiceId, limits: InForce, workshop: Workshop) -> None:
+    """CallerError where a package is to have more memory than the operator lets one have, or one service."""
+    memory, kept = limits["memory_mb"], limits["min_instances"]
+    asked = memory.value
     if asked * MB > workshop.max_memory:
         raise CallerError(
-            f"{service_id} asks for {asked} MiB of memory for each instance; at most "
+            f"{service_id} asks for {asked} MiB of memory for each instance, by {memory.place} {memory.key}; at most "
             f"{workshop.max_memory // MB} MiB may be asked for",
             code=Code.PERMISSION_DENIED,
             reason="memory_limit",
-            hint="lower limits.memory_mb in okra.json; or to allow it, write in the server's configuration under "
-            f"[packages]: max_memory_mb = {asked}",
+            hint=f"lower it there; or to allow it, write in the server's configuration under [packages]: "
+            f"max_memory_mb = {asked}",
         )
-    least = asked * max(1, limits.min_instances)
+    least = asked * max(1, kept.value)
     if least * MB > workshop.guest_memory:
+        instances = f" for each of {kept.value} instances, by {kept.place} {kept.key}" if kept.value > 1 else ""
         raise CallerError(
-            f"{service_id} asks for up to {least} MiB of memory for the instances that it always keeps; all guests "
-            f"of this server have {workshop.guest_memory // MB} MiB together",
+            f"{service_id} asks for {asked} MiB of memory, by {memory.place} {memory.key}{instances}; one service may have "
+            f"{workshop.guest_memory // MB} MiB of what all guests of this server have together",
             code=Code.PERMISSION_DENIED,
             reason="guest_memory",
-            hint="lower limits.memory_mb or limits.min_instances in okra.json; the operator may raise "
-            "limits.guest_memory_mb of the server",
+            hint="lower it there; or to allow it, write in the server's configuration under [limits]: "
+            f"guest_memory_mb = {-(-whole_of_share(least * MB) // MB)}",
+        )
+
+
+def _check_start(module: Module, service_id: ServiceId, limits: InForce) -> None:
+    """PackageError where a module begins with more memory than its instances may have."""
+    needed, memory = -(-module.memory_bytes // MB), limits["memory_mb"]
+    if needed > memory.value:
+        raise PackageError(
+            f"the module of {service_id} starts with {needed} MiB of memory and may have {memory.value} MiB, by "
+            f"{memory.place} {memory.key}",
+            reason="memory_limit",
+            hint=limits.line("memory_mb", needed),
         )
 
 
 def _options(limits: ServiceLimits, workshop: Workshop) -> ServiceOptions:
-    most = 1 if limits.singleton else limits.max_instances
     return ServiceOptions(
-        min_instances=min(limits.min_instances, most),
-        max_instances=most,
+        min_instances=limits.min_instances,
+        max_instances=limits.max_instances,
         mailbox=limits.mailbox,
         idle_after=workshop.idle_after,
         max_depth=workshop.max_depth,

@@ -248,7 +248,7 @@ class Service:
             raise LimitError(
                 f"{self.name} has {self._waiting.bound} calls waiting and takes no more",
                 reason="mailbox_full",
-                hint="try again later; `limits` in okra.json says how many instances and waiting calls there may be",
+                hint="try again later, or raise limits.mailbox",
                 retry_after=1.0,
             )
         ticket = self._ticket(call, run)

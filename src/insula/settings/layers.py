@@ -178,15 +178,33 @@ def file_layer(path: Path, label: str, *, required: bool) -> Layer | None:
 
 
 def _service_tables(section: str, table: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
-    """`[env."shop.Orders"]` and, as TOML reads the name without quotes, `[env.shop.Orders]`."""
-    for service, values in table.items():
-        if isinstance(values, dict) and values and all(isinstance(value, dict) for value in values.values()):
-            yield from _service_tables(section, {f"{service}.{name}": inner for name, inner in values.items()})
-        elif isinstance(values, dict):
+    for service, values in unnested(table, tables=True).items():
+        if isinstance(values, dict):
             for name, value in values.items():
                 yield (section, service, name), value
         else:
             yield (section, service), values
+
+
+def unnested(table: Mapping[str, Any], *, tables: bool) -> dict[str, Any]:
+    """A table whose keys have dots, `"shop.Orders" = …`, also where they are written without quotes: TOML reads those as
+    tables in one another. `tables` says that its values are tables themselves, of anything but tables."""
+    found: dict[str, Any] = {}
+
+    def put(name: str, value: Any) -> None:
+        if not isinstance(value, dict):
+            found[name] = value
+            return
+        own = {key: each for key, each in value.items() if tables and not isinstance(each, dict)}
+        if own or not value:
+            found[name] = {**(found.get(name) or {}), **own} if isinstance(found.get(name, {}), dict) else own
+        for key, each in value.items():
+            if key not in own:
+                put(f"{name}.{key}", each)
+
+    for name, value in table.items():
+        put(name, value)
+    return found
 
 
 def _read_text(path: Path, label: str) -> str | None:

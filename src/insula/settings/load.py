@@ -26,9 +26,10 @@ from insula.settings.layers import (
     expand,
     file_layer,
     flag_layer,
+    unnested,
 )
 from insula.settings.secret import Secret
-from insula.settings.sections import SERVICE_NAME, ServerSettings, ServiceLimitSettings
+from insula.settings.sections import SERVICE_NAME, LimitSettings, ServerSettings, ServiceLimitSettings
 from insula.settings.tree import RESERVED_SECTIONS, SECTIONS, SERVICE_SECTIONS, Settings
 from insula.settings.words import accepts, bare, nearest
 
@@ -174,6 +175,8 @@ def _convert(path: KeyPath, layer: Layer, cwd: Path) -> Any:
         return _read_secret(cwd / raw.path, name)
     if layer.texts and isinstance(raw, str):
         raw = _parsed(raw, bare(annotation))
+    if get_origin(bare(annotation)) is dict and isinstance(raw, dict):
+        raw = unnested(raw, tables=path == ("limits", "services"))
 
     def custom(kind: type, value: Any) -> Any:
         if kind is Secret and isinstance(value, Secret):
@@ -215,16 +218,29 @@ def _check_names(path: KeyPath, value: Any, name: str, source: str) -> None:
                     hint='a service is namespace.Name: allow = {"shop.Orders" = ["okra.env"]}',
                 )
     if path == ("limits", "services"):
-        for service in value:
+        for service, own in value.items():
             if not SERVICE_NAME.fullmatch(service):
                 raise ConfigurationError(
                     f"`{name}` in {source} has a key that does not name a service",
                     hint='a service is namespace.Name: [limits.services."shop.Orders"]',
                 )
+            _check_instances(own, f'{name}."{service}"', source)
     if path in (("storage", "url"), ("database", "url")) and value:
         scheme = value.reveal().partition(":")[0].lower().partition("+")[0]
         if scheme not in ("sqlite", "postgres", "postgresql"):
             raise ConfigurationError(f"`{name}` in {source} must begin with sqlite: or postgres:")
+
+
+def _check_instances(own: ServiceLimitSettings, name: str, source: str) -> None:
+    highest = 1 if own.singleton else own.max_instances
+    if own.min_instances is not None and highest is not None and own.min_instances > highest:
+        most = "a singleton has one instance" if own.singleton else f"max_instances there is {highest}"
+        raise ConfigurationError(
+            f"`{name}.min_instances` in {source} is {own.min_instances}, but {most}",
+            hint=f"write min_instances = {highest}, or raise the other"
+            if not own.singleton
+            else "write min_instances = 1",
+        )
 
 
 def _check_service_limits(tables: Any, name: str, layer: Layer) -> None:
@@ -235,7 +251,10 @@ def _check_service_limits(tables: Any, name: str, layer: Layer) -> None:
             full = f'{name}."{service}".{key}'
             if key not in ServiceLimitSettings.__struct_fields__:
                 near = nearest(key, ServiceLimitSettings.__struct_fields__)
-                raise ConfigurationError(f"`{full}` in {layer.place} is not a setting", hint=f"did you mean `{near}`?")
+                hint = f"did you mean `{near}`?"
+                if key in LimitSettings.__struct_fields__:
+                    hint = f"it is a limit of the whole server: write {key} under [limits]"
+                raise ConfigurationError(f"`{full}` in {layer.place} is not a setting", hint=hint)
             annotation = get_args(known[key])[0]  # without None, which no file can say
             try:
                 msgspec.convert(value, annotation)

@@ -47,6 +47,8 @@ of the server.
 REGION = "eu-west-1"
 ```
 
+`[env."shop.Orders.v1"]` is for that version alone, and stronger, key by key. The quotes may be left out.
+
 [services.md](services.md#okraenv-from-end-to-end) has an example, from the package to the call.
 
 In the environment: `INSULA_ENV='{"shop.Orders": {"REGION": "eu-west-1"}}'`.

@@ -19,8 +19,8 @@ from insula.settings.secret import Secret
 MB = 1 << 20
 Level = Literal["debug", "info", "warning", "error"]
 
-#: A service without its version: `shop.Orders`.
-SERVICE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)+")
+#: A service, with its version or without: `shop.Orders`, `shop.Orders.v1`, `shop.Orders.1.0-rc`.
+SERVICE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)+(?:\.[A-Za-z0-9._-]{1,64})?")
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,7 +99,13 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=100, le=600_000, description="Time for a whole head to arrive; later is 408.")
     ] = 10_000
     body_bytes: Annotated[
-        int, Meta(ge=1024, le=1 << 31, description="Largest body of a call, after inflation too; more is 413.")
+        int,
+        Meta(
+            ge=1024,
+            le=1 << 31,
+            description="Largest body of a call, after inflation too; more is resource_exhausted: 429 over Connect, 413 "
+            "elsewhere.",
+        ),
     ] = 4 * MB
     body_values: Annotated[
         int,
@@ -114,7 +120,8 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         dict[str, ServiceLimitSettings],
         Meta(
             description='Other limits for one service, over its package\'s: {"shop.Orders" = {body_values = 200000}}. The '
-            "keys are those of limits in okra.json, body_bytes and body_values."
+            "keys are those of limits in okra.json, body_bytes and body_values. A full id, shop.Orders.v1, is stronger "
+            "than the name without version, key by key."
         ),
     ] = {}
     codec_memory_mb: Annotated[
@@ -147,9 +154,9 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True):
         Meta(
             ge=8,
             le=1 << 20,
-            description="Memory for bodies that still come, as much for those worked on, as much for those that wait for a "
-            "codec process, and for answers not yet read with requests sent ahead. Beyond it, the slowest of the clients "
-            "that hold most is cut off, and large requests are refused.",
+            description="MiB for each of four: bodies still arriving; large bodies worked on; jobs of the codec processes; "
+            "unread answers with requests sent ahead. Where one is full, the slowest of the clients that hold most is cut "
+            "off, or large requests are refused.",
         ),
     ] = 256
     guest_memory_mb: Annotated[
@@ -237,11 +244,18 @@ class GrantSettings(msgspec.Struct, frozen=True, kw_only=True):
         "okra.call",
     )
     allow: Annotated[
-        dict[str, tuple[str, ...]], Meta(description='More for one service: {"shop.Orders" = ["okra.env"]}.')
+        dict[str, tuple[str, ...]],
+        Meta(
+            description='More for one service, or with "*" for all: {"shop.Orders" = ["okra.env"]}. A full id, '
+            "shop.Orders.v1, means that version alone."
+        ),
     ] = {}
     deny: Annotated[
         dict[str, tuple[str, ...]],
-        Meta(description='Taken from one service, or with "*" from all; stronger than default and allow.'),
+        Meta(
+            description='Taken from one service, from one version of it (shop.Orders.v1), or with "*" from all; stronger '
+            "than default and allow."
+        ),
     ] = {}
 
 

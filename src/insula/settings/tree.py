@@ -31,7 +31,8 @@ from insula.settings.sections import (
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that an operator can set. `Settings()` is the defaults; `load` reads the sources of this machine.
 
-    `env` and `secrets` hold what each service is told, by its name without version: `{"shop.Orders": {"REGION": "eu"}}`.
+    `env` and `secrets` hold what each service is told, by its name without version or its full id:
+    `{"shop.Orders": {"REGION": "eu"}}`.
     `origins` says where each key that is not at its default came from: `{"server.port": "flag"}`.
     """
 

@@ -150,12 +150,13 @@ class WasiOptions:
 
 
 class Module(Protocol):
-    """A compiled module: immutable, shared by every program made of it."""
+    """A compiled module: immutable, shared by every program made of it. `memory_bytes`: what its memory begins with."""
 
     digest: str
     exports: Mapping[str, Signature]
     imports: Sequence[tuple[str, str]]
     has_memory: bool
+    memory_bytes: int
 
     def close(self) -> None: ...
 

@@ -78,8 +78,19 @@ def exhausted(what: str) -> LimitError:
     return LimitError(
         f"{what} after its memory had reached the limit",
         reason="memory_limit",
-        hint="raise limits.memory_mb of the package, or make the guest use less",
+        hint="make the guest use less, or raise limits.memory_mb",
     )
+
+
+def too_much(size: int, output: int, limit: int | None) -> LimitError:
+    """The refusal of so many bytes that a guest gave, above the limit of its `output`, or above another `limit`."""
+    if limit is None:
+        return LimitError(
+            f"the guest gave {size} bytes; limits.output_mb allows {output}",
+            reason="output_limit",
+            hint="answer in parts, or raise limits.output_mb",
+        )
+    return LimitError(f"the guest gave {size} bytes where at most {limit} are taken", reason="guest_message")
 
 
 def fault(error: EngineError, shortage: Callable[[str], InsulaError | None]) -> InsulaError:

@@ -42,6 +42,11 @@ _PART = 5
 _SOON = 0.05
 
 
+def whole_of_share(share: int) -> int:
+    """Bytes that all guests must have so that one service can have `share` of them."""
+    return -(-share * (1 + _TIMES) // _TIMES)
+
+
 class Weighed(Protocol):
     """An instance that was run on the loop."""
 
@@ -82,6 +87,11 @@ class GuestMemory:
         self._asked = False
         self._leases = 0
         self._ran: list[Weighed] = []
+
+    @property
+    def share(self) -> int:
+        """Bytes that one tenant can come to, where no other has any."""
+        return self.most * _TIMES // (1 + _TIMES)
 
     def join(self, tenant: Tenant) -> None:
         """There may be instances of this tenant from now on."""
@@ -191,7 +201,8 @@ class GuestMemory:
     def refusal(self) -> LimitError:
         """The error for a guest that needs more."""
         return LimitError(
-            f"the guests of this server have {self.held >> 20} MiB of memory together, and at most {self.most >> 20} MiB",
+            f"the guests of this server have {self.held >> 20} MiB of memory together, and at most {self.most >> 20} MiB; "
+            f"one service may have {self.share >> 20} MiB of that, and less while others have much",
             reason="guest_memory",
             hint="try again; the operator may raise limits.guest_memory_mb, or give the server fewer guests",
             retry_after=1.0,

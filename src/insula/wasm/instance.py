@@ -28,10 +28,10 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any
 
-from insula.errors import GuestError, InsulaError, LimitError
+from insula.errors import GuestError, InsulaError
 from insula.wasm import native, wasi
 from insula.wasm.contract import HostImport, OverranError, Signature
-from insula.wasm.faults import MAX_TOLD, StoppedError, exhausted, fault, printable, unexpected
+from insula.wasm.faults import MAX_TOLD, StoppedError, exhausted, fault, printable, too_much, unexpected
 from insula.wasm.guest_memory import GuestMemory, Tenant
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
@@ -119,11 +119,7 @@ class LiveInstance(Cell):
         if not 0 <= pointer <= end <= self._size:
             self._check(pointer, size)
         if size > (self.limit if limit is None else limit):
-            raise LimitError(
-                f"the guest gave {size} bytes; at most {self.limit if limit is None else limit} are taken",
-                reason="output_limit",
-                hint="raise limits.output_mb of the package, or answer in parts",
-            )
+            raise too_much(size, self.limit, limit)
         copy: bytes = self._bytes[pointer:end]
         return copy
 

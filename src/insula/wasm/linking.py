@@ -43,7 +43,7 @@ def bind(code: Code, imports: Sequence[HostImport], limits: Limits, options: Was
         raise PackageError(
             f"the module starts with {code.memory_bytes >> 10} KiB of memory and may have {limits.memory_bytes >> 10} KiB",
             reason="memory_limit",
-            hint="raise limits.memory_mb of the package",
+            hint="raise limits.memory_mb",
         )
     most = limits.memory_bytes if code.memory_most is None else min(limits.memory_bytes, code.memory_most)
     return Blueprint(code, list(bindings.values()), limits, options, most)

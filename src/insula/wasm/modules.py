@@ -81,6 +81,7 @@ class OpenModule:
         self.exports = code.exports
         self.imports: Sequence[tuple[str, str]] = [(entry.module, entry.name) for entry in code.imports]
         self.has_memory = code.has_memory
+        self.memory_bytes = code.memory_bytes
         self._open = True
         code.users += 1
 

@@ -79,6 +79,39 @@ async def test_a_job_ends_at_the_deadline_of_its_call_and_the_next_is_done(proce
         processes.submit(own, "echo", Work.READ_JSON, TABLE, soon(0.0))
 
 
+async def test_a_job_that_is_a_little_late_costs_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insula.transcoding.processes.GRACE", 60.0)
+    processes = CodecProcesses(at_once=1)
+    try:
+        assert await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+        [first] = children()
+        for _ in range(3):
+            late = processes.submit(subject(), "echo", Work.READ_BINARY, SLOW[:8_000], soon(0.005))
+            after = processes.submit(subject("b.B.v1", "2"), "echo", Work.READ_JSON, TABLE, soon())
+            with pytest.raises(DeadlineError):
+                await late
+            assert await after == TABLE
+        assert [each.pid for each in children()] == [first.pid]
+    finally:
+        await processes.close()
+
+
+async def test_a_deadline_shorter_than_a_start_does_not_end_the_process_that_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kills = []
+    monkeypatch.setattr(module.Process, "kill", kills.append)
+    monkeypatch.setattr("insula.transcoding.processes.GRACE", 0.001)
+    processes = CodecProcesses(at_once=1)
+    try:
+        with pytest.raises(DeadlineError):
+            await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon(0.005))
+        assert await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon()) == TABLE
+        assert kills == []
+    finally:
+        await processes.close()
+
+
 async def test_one_service_has_one_of_two_processes_and_services_take_turns(processes: CodecProcesses) -> None:
     slow = [processes.submit(subject("a.A.v1"), "echo", Work.READ_BINARY, SLOW, soon(60)) for _ in range(4)]
     other = subject("b.B.v1", "2")

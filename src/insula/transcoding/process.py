@@ -113,14 +113,20 @@ class _Running:
 
 class Process:
     """`run` and `close` are called in threads, `begin` by the event loop before a job, `kill` by the event loop while the
-    job runs."""
+    job runs. `starting`: the process is on its way, for the job at hand and those after it."""
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
         self._running: _Running | None = None
         self._one = threading.Lock()  # for a `close` beside a `run` that was killed
         self._killed = False
+        self.starting = False
         self._refused = 0  # the errno of the last start
+
+    @property
+    def alive(self) -> bool:
+        """Whether there is a process that was not seen to end."""
+        return self._running is not None
 
     def begin(self) -> None:
         """A job follows."""
@@ -164,6 +170,8 @@ class Process:
     ) -> tuple[Answer, bytes] | None:
         """What the process answers; None where it ended by itself."""
         running = self._ready(subject.key)
+        if time.monotonic() >= deadline:
+            raise too_late()  # while it was started
         schema = b"" if subject.key in running.keys else msgspec.msgpack.encode(subject.schema)
         seconds = min(max(0.0, deadline - time.monotonic()), 86_400.0)
         came: tuple[Answer, bytes] | None = None
@@ -190,6 +198,13 @@ class Process:
         return self._started()
 
     def _started(self) -> _Running:
+        self.starting = True
+        try:
+            return self._start()
+        finally:
+            self.starting = False
+
+    def _start(self) -> _Running:
         self._end()
         try:
             running = self._running = _Running(self._memory)

@@ -6,7 +6,8 @@ thread, which does nothing but wait for pipes.
 
 - Jobs wait in a queue whose bytes are bounded, with a share for each service; a service that has taken its share is refused
   (`resource_exhausted`), and of two processes one service works in one at a time. Services take turns.
-- A job is done by the deadline of its call, or its process is killed and `deadline_exceeded` is what came of it.
+- A job that is not done at the deadline of its call is `deadline_exceeded`. Its process has `GRACE` to come to an end of
+  it, and is killed then: most jobs take milliseconds, a new process a hundred. One that is being started is let.
 - A process that ends by itself is replaced, and its job done again, once (`process.py`).
 - What the system does not give (a thread, a process, a descriptor) is a refusal (`unavailable`), and takes nothing away.
 """
@@ -33,6 +34,9 @@ log = logging.getLogger("insula.transcoding")
 
 #: Bytes that a waiting job is counted with beside those of its body.
 _JOB_BYTES = 4096
+#: Seconds that a process may go on with a job whose deadline has passed, and that it may take to start meanwhile.
+GRACE = 0.1
+START = 30.0
 #: Seconds that `close` waits for the threads of jobs whose processes it has killed.
 CLOSE_WITHIN = 10.0
 
@@ -109,7 +113,7 @@ class CodecProcesses:
             if job.answer.done():  # in this turn
                 self._bytes.give(service, job.units)
                 continue
-            process = self._idle[-1]
+            process = next((one for one in reversed(self._idle) if one.alive), self._idle[-1])
             process.begin()
             try:
                 work = self._threads.run(process.run, job.subject, job.method, job.work, job.body, job.deadline)
@@ -118,7 +122,8 @@ class CodecProcesses:
                 job.answer.set_exception(error)
                 continue
             self._running.take(service)
-            job.process = self._idle.pop()
+            self._idle.remove(process)
+            job.process = process
             work.add_done_callback(partial(self._done, job, process))
 
     def _done(self, job: _Waiting, process: Process, work: asyncio.Future[bytes]) -> None:
@@ -145,7 +150,17 @@ class CodecProcesses:
             return
         job.answer.set_exception(too_late())
         if job.process is not None:
-            job.process.kill()
+            asyncio.get_running_loop().call_later(GRACE, self._overdue, job, time.monotonic() + START)
+
+    def _overdue(self, job: _Waiting, until: float) -> None:
+        """Ends the process that still works on a job nobody waits for."""
+        process = job.process
+        if process is None:
+            return
+        if process.starting and time.monotonic() < until:
+            asyncio.get_running_loop().call_later(GRACE, self._overdue, job, until)
+        else:
+            process.kill()
 
     def _left(self, job: _Waiting, _: asyncio.Future[bytes]) -> None:
         """Nobody waits for this job any more, or it is done."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import threading
+from functools import partial
 
 import pytest
 
@@ -84,3 +86,14 @@ async def test_the_end_does_not_wait_for_ever_and_errors_that_nobody_hears_are_l
         assert await threads.ended(10)
     assert "KeyError: 'lost'" in caplog.text
     assert left == ["left"]
+
+
+async def test_threads_that_nobody_has_any_more_end() -> None:
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    threads = Threads(2, "insula-test", leave=partial(loop.call_soon_threadsafe, ended.set))
+    assert await threads.run(str, 1) == "1"
+    del threads
+    gc.collect()
+    async with asyncio.timeout(10):
+        await ended.wait()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -27,16 +28,17 @@ T = TypeVar("T")
 
 
 class _Work:
-    __slots__ = ("call", "future")
+    __slots__ = ("call", "done", "future")
 
-    def __init__(self, call: Callable[[], Any], future: asyncio.Future[Any]) -> None:
+    def __init__(self, call: Callable[[], Any], future: asyncio.Future[Any], done: Callable[..., None]) -> None:
         self.call = call
         self.future = future
+        self.done = done
 
 
 class Threads:
-    """At most `most` threads, made when they are needed, or all by `start`. One event loop uses them. Each thread calls
-    `leave` when it ends."""
+    """At most `most` threads, made when they are needed, or all by `start`. One event loop uses them. They end after
+    `close`, or when nobody has this object any more. Each calls `leave` when it ends."""
 
     def __init__(self, most: int, name: str, *, leave: Callable[[], object] | None = None) -> None:
         self._most = most
@@ -44,6 +46,8 @@ class Threads:
         self._leave = leave
         self._work: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._ended: list[asyncio.Future[None]] = []  # of each thread, done when it ends
+        self._end = weakref.finalize(self, _ask_to_end, self._work, self._ended)
+        self._end.atexit = False
         self._under_way = 0
         self._refused = False
         self._closed = False
@@ -70,16 +74,13 @@ class Threads:
             )
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._under_way += 1
-        self._work.put(_Work(partial(function, *args), future))
+        self._work.put(_Work(partial(function, *args), future, self._done))
         return future
 
     def close(self) -> None:
         """Asks each thread to end when it has done what is there. Idempotent."""
-        if self._closed:
-            return
         self._closed = True
-        for _ in self._ended:
-            self._work.put(None)
+        self._end()
 
     async def ended(self, seconds: float) -> bool:
         """Waits for the threads to end after `close`, so long at most; whether all have."""
@@ -101,7 +102,7 @@ class Threads:
         ended: asyncio.Future[None] = loop.create_future()
         name = f"{self._name}-{len(self._ended) + 1}"
         try:
-            thread(partial(self._run, loop, ended), name).start()
+            thread(partial(_serve, loop, ended, self._work, self._leave), name).start()
         except RuntimeError as error:
             if not self._refused:
                 log.warning(
@@ -116,16 +117,30 @@ class Threads:
         self._ended.append(ended)
         return True
 
-    def _run(self, loop: asyncio.AbstractEventLoop, ended: asyncio.Future[None]) -> None:
-        try:
-            while (work := self._work.get()) is not None:
-                result, error = _outcome(work)
-                _tell(loop, partial(self._done, work.future, result, error))
-                del work, result, error  # nothing is kept alive while the thread waits for the next
-            if self._leave is not None:
-                self._leave()
-        finally:
-            _tell(loop, partial(_set, ended))
+
+def _ask_to_end(work: queue.SimpleQueue[_Work | None], ended: list[asyncio.Future[None]]) -> None:
+    for _ in ended:
+        work.put(None)
+
+
+# What a thread runs holds no `Threads`: it ends when that is gone.
+
+
+def _serve(
+    loop: asyncio.AbstractEventLoop,
+    ended: asyncio.Future[None],
+    jobs: queue.SimpleQueue[_Work | None],
+    leave: Callable[[], object] | None,
+) -> None:
+    try:
+        while (work := jobs.get()) is not None:
+            result, error = _outcome(work)
+            _tell(loop, partial(work.done, work.future, result, error))
+            del work, result, error  # nothing is kept alive while the thread waits for the next
+        if leave is not None:
+            leave()
+    finally:
+        _tell(loop, partial(_set, ended))
 
 
 def _outcome(work: _Work) -> tuple[Any, BaseException | None]:

@@ -269,10 +269,11 @@ async def test_a_program_that_was_changed_below_the_server_is_told(
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(module, "fingerprint", lambda: bytes(frames.FINGERPRINT))
-        with pytest.raises(UnavailableError) as refused:
-            await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon())
+        for _ in range(3):
+            with pytest.raises(UnavailableError) as refused:
+                await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon())
     assert "restart the server" in (refused.value.hint or "")
-    assert "restart the server" in caplog.text
+    assert caplog.text.count("restart the server") == 1
     assert children() == []
     assert await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon()) == TABLE
 

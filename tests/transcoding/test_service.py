@@ -9,7 +9,7 @@ from asyncio import Future
 
 import pytest
 
-from insula.errors import DeadlineError, InsulaError, LimitError, PackageError
+from insula.errors import DeadlineError, InsulaError, LimitError, PackageError, UnavailableError
 from insula.plans import Codec
 from insula.schema.binary_codec import read_registry
 from insula.schema.bounds import Bounds
@@ -21,6 +21,7 @@ from insula.transcoding.process import Subject
 from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.service import INLINE, MAX_FIELDS, Codecs
 from insula.transcoding.store import MessageStore
+from tests.scarce import refuse_threads
 from tests.transcoding.conftest import SCHEMA, Turns, method, of_service, soon
 
 MB = 1 << 20
@@ -241,6 +242,15 @@ def wide(types: int, fields: int, ring: bool = False) -> Schema:
         for number in range(types)
     )
     return parse_idl(f'@okra(namespace: "a") service S {{ f(input: T0): T0 g(input: T0): T0 }} {kinds}')
+
+
+async def test_messages_for_which_the_system_gives_no_thread_are_made_later(
+    processes: CodecProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = of_service(processes).binary(method("echo"))
+    with refuse_threads(monkeypatch), pytest.raises(UnavailableError, match="starts no more threads"):
+        await done(codec.read_input(b"", soon()))
+    assert await done(codec.read_input(b"", soon())) == b'{"rows":[]}'
 
 
 @pytest.mark.parametrize("ring", [False, True])

@@ -121,7 +121,7 @@ class Process:
         self._one = threading.Lock()  # for a `close` beside a `run` that was killed
         self._killed = False
         self.starting = False
-        self._refused = 0  # the errno of the last start
+        self._told = ""  # why the last start failed
 
     @property
     def alive(self) -> bool:
@@ -209,36 +209,39 @@ class Process:
         try:
             running = self._running = _Running(self._memory)
         except OSError as error:
-            number = error.errno or 0
-            if number != self._refused:  # once in a row, not at every request
-                log.error("a codec process cannot be started: %s", error)
-            self._refused = number
+            self._tell(f"a codec process cannot be started: {error}")
             raise UnavailableError(
                 f"the server cannot start a process for large bodies: {(error.strerror or 'it failed').lower()}",
                 reason="no_codec_process",
-                hint=_RAISE.get(number, "the server's log has the cause"),
+                hint=_RAISE.get(error.errno or 0, "the server's log has the cause"),
                 retry_after=1.0,
             ) from None
-        self._refused = 0
         if self._killed:  # while it was being started
             running.process.kill()
         theirs = b""
         with suppress(OSError):
             theirs = running.answers.read(FINGERPRINT)
         if theirs == fingerprint():
+            self._told = ""
             return running
         code = self._end()
         if self._killed:
             raise too_late()
         if len(theirs) < FINGERPRINT:
-            log.error("a codec process %s before its first job", _how(code))
+            self._tell(f"a codec process {_how(code)} before its first job")
             hint = "the server's log has the cause"
         else:
-            log.error("the server's program was changed on the disk below it, as by an upgrade: restart the server")
+            self._tell("the server's program was changed on the disk below it, as by an upgrade: restart the server")
             hint = "the operator has to restart the server, whose program was changed while it ran"
         raise UnavailableError(
             "the server cannot start a process for large bodies", reason="no_codec_process", hint=hint
         )
+
+    def _tell(self, failure: str) -> None:
+        """Logs why no process is started: once in a row, not at every request."""
+        if failure != self._told:
+            log.error("%s", failure)
+        self._told = failure
 
     def _end(self) -> int | None:
         """Ends the process, and says how it ended."""

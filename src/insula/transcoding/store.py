@@ -17,6 +17,7 @@ from insula.errors import LimitError
 from insula.schema.binary_codec import Messages, messages_of, read_registry
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.model import Method, Schema
+from insula.threads import Threads
 
 if TYPE_CHECKING:
     from protobuf import Registry
@@ -32,6 +33,7 @@ class MessageStore:
         self._registries: dict[bytes, Registry] = {}
         self._made: dict[str, asyncio.Task[Registry]] = {}
         self._one = asyncio.Semaphore(1)
+        self._thread = Threads(1, "insula-messages")
 
     def __len__(self) -> int:
         """How many schemas have a registry."""
@@ -39,7 +41,7 @@ class MessageStore:
 
     async def messages(self, key: str, schema: Schema, method: Method) -> Messages:
         """The messages of one method of a schema; `key` names the schema. All who come while they are made wait for the
-        same. LimitError where there is no room for the schema."""
+        same. LimitError where there is no room for the schema, UnavailableError where the system gives no thread."""
         task = self._made.get(key)
         if task is None:
             task = self._made[key] = asyncio.ensure_future(self._make(schema))
@@ -55,7 +57,7 @@ class MessageStore:
 
     async def _make(self, schema: Schema) -> Registry:
         async with self._one:
-            return await asyncio.to_thread(self._registry, schema)
+            return await self._thread.run(self._registry, schema)
 
     def _registry(self, schema: Schema) -> Registry:
         descriptor = to_descriptor_set(schema)

@@ -99,8 +99,8 @@ async def test_a_job_that_is_a_little_late_costs_no_process(monkeypatch: pytest.
 async def test_a_deadline_shorter_than_a_start_does_not_end_the_process_that_starts(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kills = []
-    monkeypatch.setattr(module.Process, "kill", kills.append)
+    kills: list[module.Process] = []
+    monkeypatch.setattr(module.Process, "kill", lambda process: kills.append(process))
     monkeypatch.setattr("insula.transcoding.processes.GRACE", 0.001)
     processes = CodecProcesses(at_once=1)
     try:
@@ -108,6 +108,7 @@ async def test_a_deadline_shorter_than_a_start_does_not_end_the_process_that_sta
             await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon(0.005))
         assert await processes.submit(subject(), "echo", Work.READ_JSON, TABLE, soon()) == TABLE
         assert kills == []
+        assert len(children()) == 1
     finally:
         await processes.close()
 

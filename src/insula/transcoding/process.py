@@ -113,7 +113,7 @@ class _Running:
 
 class Process:
     """`run` and `close` are called in threads, `begin` by the event loop before a job, `kill` by the event loop while the
-    job runs. `starting`: the process is on its way, for the job at hand and those after it."""
+    job runs. `starting`: the process does not have the job yet."""
 
     def __init__(self, memory: int) -> None:
         self._memory = memory
@@ -131,6 +131,7 @@ class Process:
     def begin(self) -> None:
         """A job follows."""
         self._killed = False
+        self.starting = True
 
     def run(self, subject: Subject, method: str, work: Work, body: bytes, deadline: float) -> bytes:
         """Converts a body. InsulaError."""
@@ -169,9 +170,11 @@ class Process:
         self, subject: Subject, method: str, work: Work, body: bytes, deadline: float
     ) -> tuple[Answer, bytes] | None:
         """What the process answers; None where it ended by itself."""
+        self.starting = True
         running = self._ready(subject.key)
         if time.monotonic() >= deadline:
             raise too_late()  # while it was started
+        self.starting = False
         schema = b"" if subject.key in running.keys else msgspec.msgpack.encode(subject.schema)
         seconds = min(max(0.0, deadline - time.monotonic()), 86_400.0)
         came: tuple[Answer, bytes] | None = None
@@ -198,13 +201,6 @@ class Process:
         return self._started()
 
     def _started(self) -> _Running:
-        self.starting = True
-        try:
-            return self._start()
-        finally:
-            self.starting = False
-
-    def _start(self) -> _Running:
         self._end()
         try:
             running = self._running = _Running(self._memory)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 from insula.background import unheard
 from insula.errors import UnavailableError
+from insula.rotation import Rotation
 from insula.shares import Shares
 from insula.threads import Threads
 
@@ -52,7 +53,7 @@ class Offload:
         self._each = max(1, self._threads - 1)
         self._shares: Shares[str] = Shares(most)
         self._pool = Threads(self._threads, name)
-        self._waiting: dict[str, deque[_Job]] = {}  # whose turn it is stands first
+        self._waiting: Rotation[str, _Job] = Rotation()
         self._running: Counter[str] = Counter()
 
     def has_room(self, tenant: str) -> bool:
@@ -71,22 +72,23 @@ class Offload:
                 retry_after=1.0,
             )
         result: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(tenant, deque()).append(_Job(tenant, partial(function, *args), result))
+        self._waiting.put(tenant, _Job(tenant, partial(function, *args), result))
         self._next()
         return result
 
     def close(self) -> None:
         """Ends the threads, once what they do is done."""
-        for jobs in self._waiting.values():
-            for job in jobs:
+        for tenant in self._waiting.tenants:
+            for job in self._waiting.waiting(tenant):
                 job.result.cancel()
         self._pool.close()
 
     def _next(self) -> None:
         while self._running.total() < self._threads:
-            job = self._take()
-            if job is None:
+            taken = self._waiting.take(self._may_run)
+            if taken is None:
                 return
+            _, job = taken
             if job.result.done():
                 self._shares.give(job.tenant)
                 continue
@@ -99,16 +101,8 @@ class Offload:
             self._running[job.tenant] += 1
             work.add_done_callback(partial(self._done, job))
 
-    def _take(self) -> _Job | None:
-        """The first job of the tenant whose turn it is, which then has to wait for the others."""
-        for tenant, jobs in self._waiting.items():
-            if self._running[tenant] < self._each:
-                del self._waiting[tenant]
-                job = jobs.popleft()
-                if jobs:
-                    self._waiting[tenant] = jobs
-                return job
-        return None
+    def _may_run(self, tenant: str) -> bool:
+        return self._running[tenant] < self._each
 
     def _done(self, job: _Job, work: asyncio.Future[Any]) -> None:
         self._running[job.tenant] -= 1

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from contextlib import suppress
 from functools import partial
 
@@ -25,6 +24,7 @@ import msgspec
 
 from insula.background import unheard
 from insula.errors import LimitError, UnavailableError
+from insula.rotation import Rotation
 from insula.shares import Shares
 from insula.threads import Threads
 from insula.transcoding.frames import WRITES, Work
@@ -64,14 +64,14 @@ class CodecProcesses:
         self._running: Shares[str] = Shares(at_once)
         self._idle = [Process(memory) for _ in range(at_once)]
         self._all = tuple(self._idle)
-        self._queues: dict[str, deque[_Waiting]] = {}
+        self._queue: Rotation[str, _Waiting] = Rotation()
         self._threads = Threads(at_once, "insula-codec")
         self._closed = False
 
     @property
     def waiting(self) -> int:
         """Jobs that wait for a process."""
-        return sum(map(len, self._queues.values()))
+        return len(self._queue)
 
     def submit(self, subject: Subject, method: str, work: Work, body: bytes, deadline: float) -> asyncio.Future[bytes]:
         """A future of the converted body. LimitError if the service has used up its share of the queue; the future fails
@@ -94,7 +94,7 @@ class CodecProcesses:
         job = _Waiting(subject, method, work, body, deadline, loop.create_future(), units)
         if remaining < 1e6:
             job.timer = loop.call_later(remaining, self._expired, job)
-        self._queues.setdefault(subject.service, deque()).append(job)
+        self._queue.put(subject.service, job)
         job.answer.add_done_callback(partial(self._left, job))
         self._start()
         return job.answer
@@ -102,13 +102,10 @@ class CodecProcesses:
     def _start(self) -> None:
         """Gives waiting jobs to idle processes, one service after the other."""
         while self._idle:
-            service = next((name for name in self._queues if self._running.has_room(name)), None)
-            if service is None:
+            taken = self._queue.take(self._running.has_room)
+            if taken is None:
                 return
-            queue = self._queues.pop(service)
-            job = queue.popleft()
-            if queue:
-                self._queues[service] = queue  # behind the others
+            service, job = taken
             job.waits = False
             if job.answer.done():  # in this turn
                 self._bytes.give(service, job.units)
@@ -167,17 +164,14 @@ class CodecProcesses:
         if job.timer is not None:
             job.timer.cancel()
         if job.waits:
-            queue = self._queues[job.subject.service]
-            queue.remove(job)
-            if not queue:
-                del self._queues[job.subject.service]
+            self._queue.withdraw(job.subject.service, job)
             self._bytes.give(job.subject.service, job.units)
 
     async def close(self) -> None:
         """Refuses what waits, ends the processes. Idempotent."""
         self._closed = True
-        for queue in list(self._queues.values()):
-            for job in list(queue):
+        for service in tuple(self._queue.tenants):
+            for job in tuple(self._queue.waiting(service)):
                 if not job.answer.done():
                     job.answer.set_exception(UnavailableError("the server is stopping", retry_after=1.0))
         for process in self._all:

@@ -202,7 +202,7 @@ class GuestMemory:
         """The error for a guest that needs more."""
         return LimitError(
             f"the guests of this server have {self.held >> 20} MiB of memory together, and at most {self.most >> 20} MiB; "
-            f"one service may have {self.share >> 20} MiB of that, and less while others have much",
+            f"one service may have {self.most_of_one >> 20} MiB of that, and less while others have much",
             reason="guest_memory",
             hint="try again; the operator may raise limits.guest_memory_mb, or give the server fewer guests",
             retry_after=1.0,

@@ -60,7 +60,7 @@ EXPORT(handle_request)
 uint64_t insula_handle_request(const char *method, uint32_t method_length, const char *input, uint32_t length) {
     answer given = run(insula_method_number((insula_string){method, method_length}), input, length);
     char *copy = malloc(given.json.length ? given.json.length : 1);
-    if (!copy) __builtin_trap();
+    if (!copy) insula_no_memory();
     memcpy(copy, given.json.data, given.json.length);
     return packed(copy, given.json.length, given.failed);
 }

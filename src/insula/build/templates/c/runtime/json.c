@@ -383,7 +383,7 @@ void insula_write_problem(insula_writer *out, const char *problem) {
 static char *room(insula_writer *out, size_t more) {
     if (more > out->room - out->length) {
         size_t needed;
-        if (__builtin_add_overflow(out->length, more, &needed) || needed > SIZE_MAX / 4) __builtin_trap();
+        if (__builtin_add_overflow(out->length, more, &needed) || needed > SIZE_MAX / 4) insula_no_memory();
         size_t wider = out->room ? out->room * 2 : 1024;
         out->room = wider > needed ? wider : needed;
         out->data = insula_widen(out->data, out->length, out->room);

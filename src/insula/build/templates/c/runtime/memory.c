@@ -33,14 +33,21 @@ void insula_reset(void) {
     failure = INSULA_OK;
 }
 
+/* The host takes a trap for want of memory where a growth of the memory was refused before. malloc does not even ask for a
+   size that cannot be, so this asks for more than there can ever be. */
+_Noreturn void insula_no_memory(void) {
+    (void)__builtin_wasm_memory_grow(0, 65536);
+    __builtin_trap();
+}
+
 /* Memory that is not cleared. A guest without memory left cannot go on: it ends here, and the host sees why. */
 static void *take(size_t size) {
-    if (size > SIZE_MAX - FIRST_BLOCK) __builtin_trap();
+    if (size > SIZE_MAX - FIRST_BLOCK) insula_no_memory();
     size = (size + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
     if (!blocks || blocks->room - blocks->used < size) {
         size_t room = size > FIRST_BLOCK ? size : FIRST_BLOCK;
         block *more = malloc(sizeof(block) + room);
-        if (!more) __builtin_trap();
+        if (!more) insula_no_memory();
         more->before = blocks;
         more->room = room;
         more->used = 0;
@@ -53,11 +60,12 @@ static void *take(size_t size) {
 
 void *insula_alloc(size_t count, size_t size) {
     size_t bytes;
-    if (__builtin_mul_overflow(count, size, &bytes)) __builtin_trap();
+    if (__builtin_mul_overflow(count, size, &bytes)) insula_no_memory();
     return memset(take(bytes), 0, bytes);
 }
 
 char *insula_take_text(size_t length) {
+    if (length == SIZE_MAX) insula_no_memory();
     char *text = take(length + 1);
     text[length] = 0;
     return text;
@@ -90,7 +98,7 @@ bool insula_equal(insula_string a, insula_string b) {
 insula_string insula_concat_parts(const insula_string *parts, size_t count) {
     size_t length = 0;
     for (size_t i = 0; i < count; i++)
-        if (__builtin_add_overflow(length, parts[i].length, &length)) __builtin_trap();
+        if (__builtin_add_overflow(length, parts[i].length, &length)) insula_no_memory();
     char *text = insula_take_text(length), *at = text;
     for (size_t i = 0; i < count; i++) {
         if (parts[i].length) memcpy(at, parts[i].data, parts[i].length);

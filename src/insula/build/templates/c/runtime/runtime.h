@@ -7,6 +7,9 @@
 /* Ends what the last call allocated, and its error. */
 void insula_reset(void);
 
+/* Ends the guest for want of memory, and lets the host see that this is why. */
+_Noreturn void insula_no_memory(void);
+
 /* Room for `length` bytes and the NUL behind them. */
 char *insula_take_text(size_t length);
 

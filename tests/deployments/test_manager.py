@@ -16,7 +16,9 @@ from insula.calls import ServiceId
 from insula.deployments.attempts import Attempts
 from insula.deployments.manager import DeploymentManager
 from insula.errors import CallerError, Code, InsulaError, UnavailableError
+from insula.packages.package import ServiceLimits
 from insula.services.generation import Generation
+from insula.services.limits import in_force
 from insula.services.registry import Registry
 from insula.services.state import State
 from insula.storage.deployments import DeploymentRow
@@ -102,6 +104,7 @@ class Kept:
                 raise UnavailableError("it is broken")
             made = generation(name)
             made.package = package
+            made.limits = in_force(package, {}, body_bytes=1024, body_values=16, request_timeout_ms=60_000)
             await made.service.start()
         finally:
             self.at_once -= 1
@@ -122,7 +125,7 @@ class Kept:
 def package(name: str) -> Any:
     service_id = ServiceId.parse(name)
     schema = SimpleNamespace(service=SimpleNamespace(methods=()), types=())
-    config = SimpleNamespace(version="1.0.0")
+    config = SimpleNamespace(version="1.0.0", limits=ServiceLimits())
     return SimpleNamespace(
         service_id=service_id, digest=f"digest-of-{name}", config=config, schema=schema, endpoints=lambda latest: []
     )

@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from insula.edge.compression import CODINGS
+from insula.transcoding.process import Process
 from tests.edge.conftest import until
 from tests.gateways.conftest import MAX_VALUES, Shop
 
@@ -88,8 +89,19 @@ async def test_an_answer_that_is_too_much_is_the_guests(shop: Shop, kind: str, l
 
 
 @pytest.mark.parametrize(("body", "headers"), [(AWAY, {}), (LARGE_BINARY, PROTO)])
-async def test_the_deadline_holds_while_a_body_is_read(shop: Shop, body: Any, headers: dict[str, str]) -> None:
-    answer = await shop.post(body, headers={"connect-timeout-ms": "1", **headers})
+async def test_the_deadline_holds_while_a_body_is_read(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, body: Any, headers: dict[str, str]
+) -> None:
+    told = threading.Event()
+    run = Process.run
+
+    def slow(process: Process, *job: Any) -> bytes:
+        assert told.wait(30)
+        return run(process, *job)
+
+    monkeypatch.setattr(Process, "run", slow)
+    answer = await shop.post(body, headers={"connect-timeout-ms": "50", **headers})
+    told.set()
     assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
     assert not shop.echo.calls
 

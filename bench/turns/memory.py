@@ -22,23 +22,23 @@ def memory(bench: Bench, wasm: bytes, limits: dict[str, int], connections: int =
     bench.neighbour(probe)
 
 
-@load("memory-fill", f"four guests grow to 256 MB and fill them; they may have {BOUND_MB} together")
+@load("memory-fill", f"four guests grow to 240 MB and fill them; they may have {BOUND_MB} together")
 def fill(bench: Bench) -> None:
     size = (250 << 20) - HEAP_END
     body = "(drop (memory.grow (i32.const 4000)))" + FILL.format(at=HEAP_END, byte=1, size=size)
-    memory(bench, module(body), {"memory_mb": 256, "timeout_ms": 10_000})
+    memory(bench, module(body), {"memory_mb": 240, "timeout_ms": 10_000})
 
 
 @load("memory-starts", f"four guests whose memory is 200 MB from the start, filled; they may have {BOUND_MB} together")
 def starts(bench: Bench) -> None:
     body = FILL.format(at=HEAP_END, byte=1, size=(200 << 20) - HEAP_END)
-    memory(bench, module(body, pages="3200"), {"memory_mb": 256, "timeout_ms": 10_000})
+    memory(bench, module(body, pages="3200"), {"memory_mb": 240, "timeout_ms": 10_000})
 
 
-@load("memory-steps", f"four guests that grow by 1 MB at a time to 256 MB; they may have {BOUND_MB} together")
+@load("memory-steps", f"four guests that grow by 1 MB at a time to 240 MB; they may have {BOUND_MB} together")
 def steps(bench: Bench) -> None:
     body = """(local.set $n (memory.size)) (loop $more
       (if (i32.ne (i32.const -1) (memory.grow (i32.const 16))) (then
         (memory.fill (i32.shl (local.get $n) (i32.const 16)) (i32.const 1) (i32.const 1048576))
         (local.set $n (memory.size)) (br_if $more (i32.lt_u (local.get $n) (i32.const 4000))))))"""
-    memory(bench, module(body), {"memory_mb": 256, "timeout_ms": 10_000})
+    memory(bench, module(body), {"memory_mb": 240, "timeout_ms": 10_000})

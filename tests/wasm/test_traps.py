@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from insula.errors import GuestError, PackageError
-from insula.wasm import native
+from insula.wasm import faults, native
 from insula.wasm.contract import Engine, Limits, Program, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine
 from insula.wasm.traps import MAX_FRAMES, MAX_NAME
@@ -44,6 +44,12 @@ def named(*names: bytes, bodies: tuple[bytes, ...] = (TRAPS,), local: bytes = b"
         + section(10, number(count) + b"".join(number(len(body)) + body for body in bodies))
         + section(0, b"\4name\1" + number(len(table)) + table)
     )
+
+
+@pytest.fixture(autouse=True)
+def warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests before these may have had the warnings of this minute."""
+    monkeypatch.setattr(faults, "_warnings", faults._Warnings(100))
 
 
 async def program(engine: Engine, path: Path) -> Program:

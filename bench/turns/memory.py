@@ -24,7 +24,7 @@ def memory(bench: Bench, wasm: bytes, limits: dict[str, int], connections: int =
 
 @load("memory-fill", f"four guests grow to 240 MB and fill them; they may have {BOUND_MB} together")
 def fill(bench: Bench) -> None:
-    size = (250 << 20) - HEAP_END
+    size = (236 << 20) - HEAP_END
     body = "(drop (memory.grow (i32.const 4000)))" + FILL.format(at=HEAP_END, byte=1, size=size)
     memory(bench, module(body), {"memory_mb": 240, "timeout_ms": 10_000})
 

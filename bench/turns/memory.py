@@ -24,15 +24,15 @@ def memory(bench: Bench, wasm: bytes, limits: dict[str, int], connections: int =
 
 @load("memory-fill", f"four guests grow to 240 MB and fill them; they may have {BOUND_MB} together")
 def fill(bench: Bench) -> None:
-    size = (236 << 20) - HEAP_END
-    body = "(drop (memory.grow (i32.const 4000)))" + FILL.format(at=HEAP_END, byte=1, size=size)
+    size = (226 << 20) - HEAP_END
+    body = "(drop (memory.grow (i32.const 3700)))" + FILL.format(at=HEAP_END, byte=1, size=size)
     memory(bench, module(body), {"memory_mb": 240, "timeout_ms": 10_000})
 
 
-@load("memory-starts", f"four guests whose memory is 200 MB from the start, filled; they may have {BOUND_MB} together")
+@load("memory-starts", f"four guests whose memory is 180 MB from the start, filled; they may have {BOUND_MB} together")
 def starts(bench: Bench) -> None:
-    body = FILL.format(at=HEAP_END, byte=1, size=(200 << 20) - HEAP_END)
-    memory(bench, module(body, pages="3200"), {"memory_mb": 240, "timeout_ms": 10_000})
+    body = FILL.format(at=HEAP_END, byte=1, size=(180 << 20) - HEAP_END)
+    memory(bench, module(body, pages="2880"), {"memory_mb": 180, "timeout_ms": 10_000})
 
 
 @load("memory-steps", f"four guests that grow by 1 MB at a time to 240 MB; they may have {BOUND_MB} together")

@@ -22,10 +22,10 @@ def memory(bench: Bench, wasm: bytes, limits: dict[str, int], connections: int =
     bench.neighbour(probe)
 
 
-@load("memory-fill", f"four guests grow to 240 MB and fill them; they may have {BOUND_MB} together")
+@load("memory-fill", f"four guests grow to 175 MB and fill them; they may have {BOUND_MB} together")
 def fill(bench: Bench) -> None:
-    size = (226 << 20) - HEAP_END
-    body = "(drop (memory.grow (i32.const 3700)))" + FILL.format(at=HEAP_END, byte=1, size=size)
+    size = (170 << 20) - HEAP_END
+    body = "(drop (memory.grow (i32.const 2800)))" + FILL.format(at=HEAP_END, byte=1, size=size)
     memory(bench, module(body), {"memory_mb": 240, "timeout_ms": 10_000})
 
 

@@ -17,7 +17,6 @@ from insula.calls import Reply, ServiceId
 from insula.edge.admission import Identified
 from insula.edge.app import Application
 from insula.edge.exchange import Answerer, Head, Response, Route
-from insula.edge.intake import Intake
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.rest import JSON, refusal
@@ -71,7 +70,7 @@ def table(handler: str) -> RouteTable:
         raise NotImplementedError
 
     plan = Plan(service, "greet", False, Policy(), 30.0, 1 << 20, lambda: codec, binary, lambda: lambda _: reply)
-    return RouteTable(ConnectGateway(Offload(), Intake()).routes(plan, True))
+    return RouteTable(ConnectGateway(Offload()).routes(plan, True))
 
 
 async def main(port: int, road: str, handler: str) -> None:

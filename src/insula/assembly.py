@@ -221,7 +221,7 @@ def _public(
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
     )
-    gateway = ConnectGateway(application.offload, application.intake)
+    gateway = ConnectGateway(application.offload)
     made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
 
     def follow(table: Table) -> None:

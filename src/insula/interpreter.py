@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Objects more than there were when the youngest are looked at, and how many looks at one generation are one at the next.
-THRESHOLDS = (4_000, 20, 50)
+THRESHOLDS = (700, 5, 1_000)
 #: Seconds.
 SWITCH = 0.0002
 

@@ -17,7 +17,6 @@ import uvloop
 from insula.calls import Call, Headers, Pending, Reply, ServiceId
 from insula.edge.admission import Identified
 from insula.edge.app import Application
-from insula.edge.intake import Intake
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.routes import RouteTable
@@ -130,7 +129,7 @@ def plans(echo: Echo, codecs: Codecs) -> list[Plan]:
 async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     echo = Echo()
     offload = Offload()
-    gateway = ConnectGateway(offload, Intake())
+    gateway = ConnectGateway(offload)
     processes = CodecProcesses(at_once=1)
     codecs = Codecs(processes, MessageStore())
     routes = [pair for plan in plans(echo, codecs) for pair in gateway.routes(plan, latest=True)]

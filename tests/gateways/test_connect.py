@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import gzip
 from collections.abc import Callable
 
@@ -12,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from insula.calls import Pending, Principal, Reply
-from insula.edge.exchange import Head, Response, Route
+from insula.calls import Principal, Reply
+from insula.edge.exchange import Head, Route
 from insula.errors import WIRE, CallerError, Code, Detail, InsulaError
-from insula.gateways.connect import Kind, _later, kind_of, timeout_of
+from insula.gateways.connect import Kind, kind_of, timeout_of
 from tests.gateways.conftest import MAX_BODY, Shop
 
 THING = {"name": "x"}
@@ -359,55 +358,6 @@ class TestLater:
         asking.cancel()
         async with asyncio.timeout(2):
             await shop.echo.cancelled.wait()
-
-    async def test_what_goes_wrong_while_it_is_written_is_its_error(self) -> None:
-        def finish(reply: Reply) -> Response:
-            raise RuntimeError("a mistake")
-
-        pending: Pending = asyncio.get_running_loop().create_future()
-        answer = _later(pending, finish, _at_once)
-        pending.set_result(Reply(b"{}"))
-        with pytest.raises(RuntimeError, match="a mistake"):
-            await asyncio.wait_for(answer, 5)
-
-    @pytest.mark.parametrize("how", ["cancelled", "failed", "answered"])
-    async def test_a_reply_that_nobody_waits_for_is_dropped(self, how: str) -> None:
-        """Also one that comes in the very turn in which the client leaves."""
-        loop, wrong = asyncio.get_running_loop(), []
-        loop.set_exception_handler(lambda _, context: wrong.append(context))
-        pending: Pending = loop.create_future()
-        answer = _later(pending, lambda reply: Response(200, (), reply.payload), _at_once)
-        if how == "failed":
-            pending.set_exception(InsulaError("too late"))
-        elif how == "answered":
-            pending.set_result(Reply(b"{}"))
-        answer.cancel()
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        assert pending.cancelled() == (how == "cancelled")
-        del pending, answer
-        gc.collect()
-        assert wrong == []
-
-    @pytest.mark.parametrize("which", ["the call", "its answer"])
-    async def test_a_mistake_that_nobody_waits_for_is_logged(
-        self, which: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        pending: Pending = loop.create_future()
-        made: asyncio.Future[Response] = loop.create_future()
-        answer = _later(pending, lambda _: made, _at_once)
-        if which == "the call":
-            pending.set_exception(KeyError("lost"))
-        else:
-            pending.set_result(Reply(b"{}"))
-            await asyncio.sleep(0)
-            made.set_exception(KeyError("lost"))
-        answer.cancel()
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert "failed after its caller had left" in caplog.text
-        assert "KeyError: 'lost'" in caplog.text
 
 
 async def test_who_calls_is_told_to_the_service(shop: Shop) -> None:

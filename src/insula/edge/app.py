@@ -24,7 +24,7 @@ from insula.edge.asgi import App, Receive, Scope, Send
 from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
-from insula.edge.exchange import Answer, Check, Head, HttpError, Response, Route
+from insula.edge.exchange import Answer, Check, Head, HttpError, Later, Response, Route
 from insula.edge.intake import Intake
 from insula.edge.metrics import Metrics, RouteStats
 from insula.edge.request_id import request_id_of
@@ -127,14 +127,13 @@ class Application:
         stats = self.metrics.route(route.label)
         await self._give(head, route, stats, self._ask(head, route, receive, taken), taken, send, bare=bare)
 
-    def finishing(self, head: Head, route: Route, answer: Answer, bytes_in: int) -> App:
-        """An application that finishes one request which the fast lane has begun: its answer is not there yet, or not yet
-        as it goes out."""
+    def finishing(self, head: Head, route: Route, answer: Response, bytes_in: int) -> App:
+        """An application that finishes one request of the fast lane, whose answer is to be compressed in a thread."""
 
         stats = self.metrics.route(route.label)
 
         async def finish(_: Scope, receive: Receive, send: Send) -> None:
-            await self._give(head, route, stats, _arrived(answer, route, receive), Taken(bytes_in), send)
+            await self._give(head, route, stats, self._arrived(answer, route, receive), Taken(bytes_in), send)
 
         return finish
 
@@ -204,7 +203,7 @@ class Application:
         codings = codings_of(head.get(b"content-encoding")) if route.inflate else []
         if head.get(b"content-length") is None and head.get(b"transfer-encoding") is None:
             await self._turn(route, receive)
-            return await _arrived(answer(head, b""), route, receive)
+            return await self._arrived(answer(head, b""), route, receive)
         body = await read_body(receive, route.max_body, self.backlog, route.tenant)
         taken.bytes = len(body)
         hand = _Hand(self.in_hand, route.tenant)
@@ -221,9 +220,21 @@ class Application:
                 wait = self.turns.enter(route.tenant, len(body))
                 if wait is not None:
                     await _awaited(wait, route, receive)
-            return await _arrived(answer(head, body), route, receive)
+            return await self._arrived(answer(head, body), route, receive)
         finally:
             hand.has(0)
+
+    async def _arrived(self, answer: Answer, route: Route, receive: Receive) -> Response:
+        """The answer when it is there, as `_awaited`."""
+        while not isinstance(answer, Response):
+            if isinstance(answer, Later):
+                result = await _awaited(answer.waited, route, receive)
+                await self._turn(route, receive)
+                answer = answer.finish(result)
+            else:
+                answer = await _awaited(answer, route, receive)
+                await self._turn(route, receive)
+        return answer
 
     async def _turn(self, route: Route, receive: Receive) -> None:
         """Waits until this turn of the loop has time for a request of this service."""
@@ -310,11 +321,6 @@ def head_of(scope: Scope) -> Head:
 
 def _with_implied(methods: frozenset[str]) -> frozenset[str]:
     return methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
-
-
-async def _arrived(answer: Answer, route: Route, receive: Receive) -> Response:
-    """The answer when it is there, as `_awaited`."""
-    return answer if isinstance(answer, Response) else await _awaited(answer, route, receive)
 
 
 async def _awaited(work: asyncio.Future[T], route: Route, receive: Receive) -> T:

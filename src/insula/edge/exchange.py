@@ -10,13 +10,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from insula.calls import Principal
 from insula.errors import CallerError, Code, InsulaError
 from insula.plans import Policy
+
+T = TypeVar("T")
 
 
 class Head(msgspec.Struct, gc=False):
@@ -74,8 +76,19 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     body: bytes = b""
 
 
+class Later:
+    """An answer that is not there yet: once `waited` is done, `finish` makes of its result the answer, or what else is to
+    be waited for. The edge calls it in a turn of the loop that has time for it. `finish` raises as an answerer does."""
+
+    __slots__ = ("finish", "waited")
+
+    def __init__(self, waited: asyncio.Future[T], finish: Callable[[T], Answer]) -> None:
+        self.waited: asyncio.Future[Any] = waited
+        self.finish: Callable[[Any], Answer] = finish
+
+
 #: An answer now, or later. Cancelling the future tells the handler that the client is gone.
-Answer: TypeAlias = "Response | asyncio.Future[Response]"
+Answer: TypeAlias = "Response | Later | asyncio.Future[Response]"
 
 
 #: What answers requests with one sort of head: the head of the request at hand and its whole, inflated body in, the answer

@@ -25,8 +25,10 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from insula.edge.asgi import App
+from insula.edge.exchange import Response
 from insula.edge.lane import Lane
 from insula.edge.last_words import Last
+from insula.edge.late import LateAnswer
 from insula.edge.limits import Limits
 from insula.edge.listener import HttpConnection, Reading
 from insula.edge.listener_config import ListenerConfig
@@ -92,7 +94,11 @@ class FastConnection(HttpConnection):
     def shutdown(self) -> None:
         self._give_up_begun()
         self._come_in()
+        self._plain = False
         super().shutdown()
+
+    def _quiet_since(self) -> float:
+        return max(super()._quiet_since(), self._answered)
 
     def eof_received(self) -> None:
         self._come_in()
@@ -117,7 +123,12 @@ class FastConnection(HttpConnection):
                 if answer.__class__ is bytes:
                     self.transport.write(answer)
                 else:
-                    self._hand_over(answer)  # type: ignore[arg-type]
+                    self._wait_for(answer)  # type: ignore[arg-type]
+                return
+        if not self._held and self._reading is not Reading.DEAF:
+            now = monotonic()
+            if now >= self._intake.until and self._intake.is_over(self._address, now):
+                self._wait_for_turn(self._address, data)
                 return
         super().data_received(data)
 
@@ -141,6 +152,7 @@ class FastConnection(HttpConnection):
             and not self._began
             and not self._silent
             and not self._held
+            and not self._last
             and (running is None or running.response_complete)
         )
 
@@ -211,7 +223,7 @@ class FastConnection(HttpConnection):
                 known, data[end:start], self._address, self._scheme, self.server_state.default_headers, monotonic()
             )
             if not isinstance(answer, bytes):
-                self._hand_over(answer)
+                self._wait_for(answer)
                 if start < size:
                     super()._received(data[start:])
                 return
@@ -248,7 +260,8 @@ class FastConnection(HttpConnection):
             self.data_received(data)
 
     def _wait_for_turn(self, tenant: str, data: bytes) -> None:
-        """Keeps a request that came whole for a later turn of the loop."""
+        """Keeps what came for a later turn of the loop. `tenant` pays for a request that is known to be whole; anything
+        else is its client's."""
         self._plain = False
         self._held = data
         self._waits = True
@@ -279,9 +292,56 @@ class FastConnection(HttpConnection):
 
     # answers out
 
-    def _hand_over(self, finish: App) -> None:
-        """The ordinary road finishes a request that the lane has begun: it waits, gives up, stops and keeps the order."""
+    def _wait_for(self, answer: LateAnswer | App) -> None:
+        """A request that the lane has begun is answered later."""
         self._plain = False
+        if isinstance(answer, LateAnswer):
+            self.cycle = self._running = answer  # type: ignore[assignment]
+            answer.begin(self)
+        else:
+            self._hand_over(answer)
+
+    def answered(self, late: LateAnswer, response: Response) -> None:
+        """The answer that was waited for. Does not raise."""
+        try:
+            self._answer(late, response)
+        except Exception as error:
+            self._broken(error)
+
+    def _answer(self, late: LateAnswer, response: Response) -> None:
+        if self.transport.is_closing():
+            late.response_complete = True
+            return
+        told = self._lane.told(late.known, late.head, response, late.bytes_in, self.server_state.default_headers)
+        if not isinstance(told, bytes):
+            self._hand_over(told, keep_alive=late.keep_alive)
+            return
+        if not late.keep_alive:
+            told = told.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
+        self.transport.write(told)
+        late.response_complete = True
+        self._running = None
+        if self.cycle is late:  # type: ignore[comparison-overlap]
+            self.cycle = None  # type: ignore[assignment]
+            if late.keep_alive and self._between() and not self._farewell:
+                self._answered = monotonic()
+                if self.timeout_keep_alive_task is None:
+                    self._rearm_keep_alive()
+                self._plain = self._settled()
+                return
+        if not late.keep_alive:
+            self._linger()
+        self.on_response_complete()
+
+    def cut_off(self) -> bool:
+        running = self._running
+        if not isinstance(running, LateAnswer):
+            return False
+        running.cut_off()
+        return True
+
+    def _hand_over(self, finish: App, *, keep_alive: bool = True) -> None:
+        """The ordinary road finishes a request that the lane has begun."""
         self._unset_keepalive_if_required()
         cycle = self.cycle = RequestResponseCycle(
             scope={"type": "http", "method": "POST"},  # type: ignore[typeddict-item]
@@ -293,7 +353,7 @@ class FastConnection(HttpConnection):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=False,
-            keep_alive=True,
+            keep_alive=keep_alive,
             on_response=self.on_response_complete,
         )
         cycle.more_body = False
@@ -307,7 +367,7 @@ class FastConnection(HttpConnection):
     def timeout_keep_alive_handler(self) -> None:
         """Ends an idle connection. The lane does not set the timer anew at each answer: where it has answered since, or
         has more to answer, the timer goes on for what is left."""
-        idle = 0.0 if self._held or self._begun else monotonic() - self._answered
+        idle = 0.0 if self._held or self._begun or self._busy() else monotonic() - self._answered
         left = self.timeout_keep_alive - idle
         if left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)

@@ -16,7 +16,7 @@ from time import monotonic
 from insula.rotation import Rotation
 
 #: Seconds of a turn in which requests are begun and answers finished.
-BUDGET = 0.003
+BUDGET = 0.002
 
 
 class Intake:

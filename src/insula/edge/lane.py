@@ -2,8 +2,8 @@
 
 It has the ordinary road's table, checks, handlers and numbers, and says what that road would say, byte for byte. What it
 takes is narrow: a POST of HTTP/1.1 to an exact path, with a content length, whole, with no coding on it, on a connection
-that goes on. `meet` decides by the head; everything else is the ordinary road's. An answer that is not there at once, or
-that is so large that it is compressed in a thread, is finished by the ordinary road as well.
+that goes on. `meet` decides by the head; everything else is the ordinary road's. An answer that is not there at once is
+waited for (late.py); one that is so large that it is compressed in a thread is finished by the ordinary road.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from insula.edge.asgi import App
 from insula.edge.exchange import Head, Response
 from insula.edge.head_reader import HeadReader
 from insula.edge.header_memo import HeaderMemo, Known
+from insula.edge.late import LateAnswer
 from insula.edge.limits import Limits
 from insula.edge.metrics import QUICK
 from insula.edge.request_id import new_request_id, sane_id
@@ -82,9 +83,10 @@ class Lane:
         scheme: str,
         defaults: list[tuple[bytes, bytes]],
         received: float,
-    ) -> bytes | App:
-        """The bytes of the answer, or the application that finishes it. Never raises. `defaults` are the fields that the
-        listener puts on every answer; a new list of them is made when they change. `received` is of time.monotonic()."""
+    ) -> bytes | LateAnswer | App:
+        """The bytes of the answer, or what is waited for, or the application that finishes it. Never raises. `defaults` are
+        the fields that the listener puts on every answer; a new list of them is made when they change. `received` is of
+        time.monotonic()."""
         request_id = known.request_id or new_request_id()
         head = Head("POST", known.path, b"", known.headers, peer, scheme, "1.1", request_id, received)
         try:
@@ -92,7 +94,7 @@ class Lane:
                 self._admit(known, head)
             answer = known.answer(head, body)
             if answer.__class__ is not Response:
-                return self._app.finishing(head, known.route, answer, len(body))
+                return LateAnswer(self._app, known, head, answer, len(body))
             if answer.headers is known.said and answer.status == 200 and defaults is known.defaults:
                 out = answer.body
                 size = len(out)
@@ -108,9 +110,9 @@ class Lane:
                         stats.bytes_in += known.length
                         stats.bytes_out += size
                     return told
-            return self._told(known, head, checked(head, known.route, answer), len(body), defaults)
+            return self.told(known, head, checked(head, known.route, answer), len(body), defaults)
         except Exception as error:
-            return self._told(known, head, failed(head, known.route, error), len(body), defaults)
+            return self.told(known, head, failed(head, known.route, error), len(body), defaults)
 
     @staticmethod
     def _admit(known: Known, head: Head) -> None:
@@ -118,10 +120,10 @@ class Lane:
         if refusal is not None:
             raise refusal
 
-    def _told(
+    def told(
         self, known: Known, head: Head, answer: Response, bytes_in: int, defaults: list[tuple[bytes, bytes]]
     ) -> bytes | App:
-        """An answer as it goes out; it is counted. One like it is told at once the next time."""
+        """An answer, checked, as it goes out; it is counted. One like it is told at once the next time."""
         if defaults is not self._defaults:
             self._defaults = defaults
             self._default_lines = wire(tuple(defaults))

@@ -52,6 +52,8 @@ COUNTED_FROM = 4096
 PARSED = 2560
 #: Connections over the limit that may be taking their 503 at once.
 TURNED_AWAY = 64
+#: Seconds that a connection stays open, when the listener stops, to a client that may be sending a request.
+MOMENT = 0.1
 
 
 class Reading(enum.Enum):
@@ -79,11 +81,13 @@ class HttpConnection(HttpToolsProtocol):
         self._reading = Reading.HEAD
         self._running: RequestResponseCycle | None = None
         self._address = ""  # of the client
+        self._made = 0.0  # when, of the loop's time
         self._ahead = Ahead(self)
         self._held = b""  # came while a request waits for the one before it
         self._farewell = b""  # the last answer, due when those before it have been given
         self._fault: Last | None = None  # what a parser callback found wrong
         self._turned_away = False
+        self._last = False  # the request at hand, or the next one, is the last
         self._ignored_upgrade = False
         # what has come of the present message
         self._stages = 1  # counts heads and bodies, so that a timer knows which one it was set for
@@ -103,6 +107,7 @@ class HttpConnection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._address = self.client[0] if self.client is not None else ""
+        self._made = self.loop.time()
         self._ending = Ending(transport, self.loop, self.limits)
         self._parting = Parting(transport, self._linger)
         listener = self.listener
@@ -142,12 +147,30 @@ class HttpConnection(HttpToolsProtocol):
             self.listener.emptied()
 
     def shutdown(self) -> None:
-        """The listener stops: ends the connection now, or after the requests that it has begun."""
+        """The listener stops: ends the connection after the requests that it has begun, or now. Where the client may be
+        sending one at this moment, since it has only just connected or got an answer, it has a moment for that."""
         self._held = b""
+        self._last = True
+        if self._busy():
+            self.cycle.keep_alive = False
+        elif self.loop.time() - self._quiet_since() < MOMENT:
+            self.loop.call_later(MOMENT, self._shut_quiet)
+        else:
+            self._shut()
+
+    def _quiet_since(self) -> float:
+        """When the connection was made or last answered, of the loop's time."""
+        keep_alive = self.timeout_keep_alive_task
+        return self._made if keep_alive is None else keep_alive.when() - self.timeout_keep_alive
+
+    def _shut_quiet(self) -> None:
         if not self._busy():
             self._shut()
-            return
-        self.cycle.keep_alive = False
+
+    def cut_off(self) -> bool:
+        """The server stops, and what is under way has had its grace: gives the answer of a request that no task works on;
+        whether there was one."""
+        return False
 
     def eof_received(self) -> None:
         """The client is gone, or has no more to say, which cannot be told apart: what was written has its time."""
@@ -326,7 +349,7 @@ class HttpConnection(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expects
         self.headers = self.scope["headers"] = headers
         super().on_headers_complete()
-        if self._ignored_upgrade:
+        if self._ignored_upgrade or self._last:
             self.cycle.keep_alive = False
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:

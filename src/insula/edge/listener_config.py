@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 class ListenerConfig(uvicorn.Config):
-    """What the connections of one listener share: its limits, how many were turned away, whom to tell what was dropped
-    and when the last connection is gone."""
+    """What the connections of one listener share: their protocol, its limits, how many were turned away, whom to tell what
+    was dropped and when the last connection is gone."""
 
     def __init__(
         self,
@@ -39,6 +39,7 @@ class ListenerConfig(uvicorn.Config):
             server_header=False,
             ssl_context_factory=ssl_context_factory,
         )
+        self.protocol = protocol
         self.limits = limits
         self.dropped = dropped
         self.emptied = emptied

@@ -11,11 +11,13 @@ import errno
 import logging
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import uvicorn
 
 from insula.background import told
+from insula.edge.acceptor import Acceptor
 from insula.edge.fast_connection import FastConfig
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
@@ -82,6 +84,7 @@ class Listener:
         shared = (app, limits or Limits(), dropped or (lambda reason: None), self._empty.set, ssl_context_factory)
         self._config = FastConfig(*shared, lane=lane) if lane else ListenerConfig(*shared, HttpConnection)
         self._server = uvicorn.Server(self._config)
+        self._acceptor: Acceptor | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._stopped = False
         self.host, self.port = sock.getsockname()[:2]
@@ -104,7 +107,9 @@ class Listener:
         server = self._server
         server.lifespan = self._config.lifespan_class(self._config)
         await server.on_tick(0)  # the date header exists before the first answer
-        await server.startup(sockets=[self._sock])
+        config = self._config
+        make = partial(config.protocol, config, server.server_state, server.lifespan.state)
+        self._acceptor = Acceptor(self._sock, make, config.ssl)
         what = f"the clock of port {self.port}"
         self._ticker = told(asyncio.create_task(server.main_loop()), what, endless=True)
 
@@ -120,16 +125,16 @@ class Listener:
         state = server.server_state
         if not self._stopped:
             self._stopped = True
-            for accepting in server.servers:
-                accepting.close()
-            self._sock.close()
-        await asyncio.sleep(0)  # what the loop has accepted already becomes a connection
+            assert self._acceptor is not None
+            await self._acceptor.close()
         self._empty.clear()
         for connection in list(state.connections):
             connection.shutdown()
         if not await self._emptied(grace):
-            if state.tasks:
-                _log.warning("%d requests on port %d were cut off by the stop", len(state.tasks), self.port)
+            late = [c for c in list(state.connections) if isinstance(c, HttpConnection) and c.cut_off()]
+            cut = len(late) + len(state.tasks)
+            if cut:
+                _log.warning("%d requests on port %d were cut off by the stop", cut, self.port)
             for task in list(state.tasks):
                 task.cancel("the server stops")
             if not await self._emptied(LAST_ANSWERS):

@@ -7,28 +7,20 @@ and every unknown content type are refused with the types that are.
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache, partial
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple
 
-from insula.background import unheard
 from insula.calls import Call, Headers, Reply
-from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
-from insula.edge.intake import Intake
-from insula.errors import CallerError, Code, DeadlineError, GuestError, InsulaError
+from insula.edge.exchange import Answer, Answerer, Head, HttpError, Later, Response, Route
+from insula.errors import CallerError, DeadlineError, GuestError, InsulaError
 from insula.gateways.connect_errors import JSON, error_response
 from insula.gateways.connect_get import read_query
 from insula.gateways.metadata import from_guest, to_guest
 from insula.offload import Offload
 from insula.plans import Plan
-
-T = TypeVar("T")
-
-#: Does some work now, or in a turn of the loop that has time for it.
-_Run: TypeAlias = Callable[[Callable[[], None]], None]
 
 PROTO = (b"content-type", b"application/proto")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
@@ -83,18 +75,16 @@ def timeout_of(header: bytes | None, longest: float) -> float:
 
 
 class ConnectGateway:
-    """Makes the routes of a method from its plan. `offload` has threads for messages that are slow to inflate, and `intake`
-    says when a turn of the loop has time for an answer that comes later."""
+    """Makes the routes of a method from its plan. `offload` has threads for messages that are slow to inflate."""
 
-    def __init__(self, offload: Offload, intake: Intake) -> None:
+    def __init__(self, offload: Offload) -> None:
         self._offload = offload
-        self._intake = intake
 
     def routes(self, plan: Plan, latest: bool) -> Iterator[tuple[bytes, Route]]:
         """Paths and their route: with the version always, without it for the latest, and both below `/connect`."""
         label = f"/{plan.service}/{plan.method}"
         route = Route(
-            Unary(plan, self._offload, self._intake),
+            Unary(plan, self._offload),
             label,
             methods=_METHODS[plan.read_only],
             policy=plan.policy,
@@ -122,10 +112,9 @@ class Asked(NamedTuple):
 class Unary:
     """The handler of one method."""
 
-    def __init__(self, plan: Plan, offload: Offload, intake: Intake) -> None:
+    def __init__(self, plan: Plan, offload: Offload) -> None:
         self._plan = plan
         self._offload = offload
-        self._run: _Run = partial(intake.run, str(plan.service))
 
     def prepare(self, head: Head) -> Answerer:
         """Refuses a content type that is not Connect's, a version of the protocol that is not 1, and a head that says what
@@ -170,7 +159,7 @@ class Unary:
                 return self._of_post(asked, query.proto, _HEADERS[True, query.proto])(head, message)
 
             if query.slow:
-                return _later(self._offload.run(str(self._plan.service), query.inflated, most), ask, self._run)
+                return Later(self._offload.run(str(self._plan.service), query.inflated, most), ask)
             return ask(query.inflated(most))
 
         return answer
@@ -182,7 +171,6 @@ class Unary:
         read, write = codec.read_input, codec.write_output
         service, method, submit = plan.service, plan.method, plan.entrance()
         timeout, metadata, traceparent, key = asked
-        run = self._run
         if timeout <= 0:
             return _too_late
 
@@ -191,7 +179,7 @@ class Unary:
             if payload is None:
                 made = read(body, deadline)
                 if not isinstance(made, bytes):
-                    return _later(made, lambda payload: answer(head, b"", payload), run)
+                    return Later(made, lambda payload: answer(head, b"", payload))
                 payload = made
             reply = submit(
                 Call(
@@ -207,11 +195,11 @@ class Unary:
                 )
             )
             if not isinstance(reply, Reply):
-                return _later(reply, lambda reply: respond(reply, deadline), run)
+                return Later(reply, lambda reply: respond(reply, deadline))
             if reply.headers or reply.trailers:
                 return respond(reply, deadline)
             out = write(reply.payload, deadline)
-            return Response(200, headers, out) if isinstance(out, bytes) else _later(out, plain, run)
+            return Response(200, headers, out) if isinstance(out, bytes) else Later(out, plain)
 
         def plain(out: bytes) -> Response:
             return Response(200, headers, out)
@@ -222,9 +210,7 @@ class Unary:
             else:
                 said = headers + from_guest(service, reply.headers, reply.trailers)
             out = write(reply.payload, deadline)
-            return (
-                Response(200, said, out) if isinstance(out, bytes) else _later(out, partial(Response, 200, said), run)
-            )
+            return Response(200, said, out) if isinstance(out, bytes) else Later(out, partial(Response, 200, said))
 
         return answer
 
@@ -258,51 +244,3 @@ class Unary:
 
 def _too_late(head: Head, body: bytes) -> Answer:  # noqa: ARG001
     raise DeadlineError("the time for this call was over before it began")
-
-
-def _later(waited: asyncio.Future[T], finish: Callable[[T], Answer], run: _Run) -> asyncio.Future[Response]:
-    """A future of the response: `finish` gets the result of `waited`, and returns the response or a future of it. `run`
-    says when: many answers may come in one turn of the loop. Cancelling the future cancels the one that is under way."""
-    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-    waits: asyncio.Future[Any] = waited
-
-    def done(waited: asyncio.Future[T]) -> None:
-        run(partial(settle, waited))
-
-    def settle(waited: asyncio.Future[T]) -> None:
-        nonlocal waits
-        if answer.done():
-            if not waited.cancelled():
-                unheard(waited.exception(), "a call")
-            return
-        try:
-            if waited.cancelled():
-                raise InsulaError("the call was cancelled", code=Code.CANCELED)
-            made = finish(waited.result())
-        except Exception as error:
-            answer.set_exception(error)
-            return
-        if isinstance(made, Response):
-            answer.set_result(made)
-        else:
-            waits = made
-            made.add_done_callback(copied)
-
-    def copied(made: asyncio.Future[Response]) -> None:
-        if answer.done():
-            if not made.cancelled():
-                unheard(made.exception(), "the answer of a call")
-        elif made.cancelled():
-            answer.cancel()
-        elif (error := made.exception()) is not None:
-            answer.set_exception(error)
-        else:
-            answer.set_result(made.result())
-
-    def gone(answer: asyncio.Future[Response]) -> None:
-        if answer.cancelled():
-            waits.cancel()
-
-    waited.add_done_callback(done)
-    answer.add_done_callback(gone)
-    return answer

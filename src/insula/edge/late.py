@@ -1,0 +1,127 @@
+"""A call that the fast lane has begun and whose answer is not there yet.
+
+It stands in the place of uvicorn's cycle, and has no task and no message: what is waited for calls it when it is done. Each
+step of it, down to the bytes of the answer, is done in a turn of the loop that has time for its tenant (intake.py); so a
+thousand answers that come at once are not one long turn. It ends once: with an answer, or when its client has left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from insula.background import unheard
+from insula.edge.answers import checked, failed
+from insula.edge.app import CLIENT_GONE, SLACK, Application
+from insula.edge.exchange import Answer, Head, Later, Response
+from insula.edge.header_memo import Known
+from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
+
+if TYPE_CHECKING:
+    from insula.edge.fast_connection import FastConnection
+
+
+class LateAnswer:
+    """One request whose `answer` comes later. `bytes_in` is the size of its body.
+
+    `response_started`, `response_complete`, `disconnected`, `keep_alive` and `message_event` are what a connection knows a
+    cycle by.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_app",
+        "_connection",
+        "_over",
+        "_timer",
+        "bytes_in",
+        "disconnected",
+        "head",
+        "keep_alive",
+        "known",
+        "response_complete",
+    )
+
+    response_started = False
+
+    def __init__(self, app: Application, known: Known, head: Head, answer: Answer, bytes_in: int) -> None:
+        self.known = known
+        self.head = head
+        self.bytes_in = bytes_in
+        self.keep_alive = True
+        self.disconnected = self.response_complete = self._over = False
+        self._app = app
+        self._answer = answer
+
+    def begin(self, connection: FastConnection) -> None:
+        """Waits for the answer, which goes to `connection.answered`."""
+        self._connection = connection
+        self._app.metrics.in_flight += 1
+        self._timer = connection.loop.call_later(self.known.route.timeout + SLACK, self._late)
+        self._wait(self._answer)
+
+    def cut_off(self) -> None:
+        """The server stops, and this request has had its grace: it still gets a whole answer."""
+        self._give_up(UnavailableError("the server stopped before there was an answer", retry_after=1.0))
+
+    @property
+    def message_event(self) -> LateAnswer:
+        """Has `set`, as the event of a cycle."""
+        return self
+
+    def set(self) -> None:
+        """Something happened to the connection: where the client has left, the call is cancelled."""
+        if self.disconnected and not self._over:
+            self._end()
+            self.known.stats.record(CLIENT_GONE, monotonic() - self.head.received, self.bytes_in, 0)
+            self._waited.cancel()
+
+    @property
+    def _waited(self) -> asyncio.Future[Any]:
+        answer = self._answer
+        assert not isinstance(answer, Response)
+        return answer.waited if isinstance(answer, Later) else answer
+
+    def _wait(self, answer: Answer) -> None:
+        self._answer = answer
+        self._waited.add_done_callback(self._done)
+
+    def _done(self, _: asyncio.Future[Any]) -> None:
+        self._app.intake.run(self.known.route.tenant, self._step)
+
+    def _step(self) -> None:
+        answer, waited = self._answer, self._waited
+        if self._over:
+            if not waited.cancelled():
+                unheard(waited.exception(), "a call")
+            return
+        head, route = self.head, self.known.route
+        try:
+            if waited.cancelled():
+                raise InsulaError("the call was cancelled", code=Code.CANCELED)
+            made = waited.result()
+            if isinstance(answer, Later):
+                made = answer.finish(made)
+            if not isinstance(made, Response):
+                self._wait(made)
+                return
+            response = checked(head, route, made)
+        except Exception as error:
+            response = failed(head, route, error)
+        self._end()
+        self._connection.answered(self, response)
+
+    def _late(self) -> None:
+        self._give_up(DeadlineError("the call's time was over before there was an answer"))
+
+    def _give_up(self, error: InsulaError) -> None:
+        if not self._over:
+            self._end()
+            self._waited.cancel()
+            self._connection.answered(self, failed(self.head, self.known.route, error))
+
+    def _end(self) -> None:
+        self._over = True
+        self._timer.cancel()
+        self._app.metrics.in_flight -= 1

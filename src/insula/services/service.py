@@ -6,7 +6,7 @@ What happens to a call
   singleton has one instance, so its calls run one after the other in the order in which they came.
 - The mailbox is full: `resource_exhausted`, at once.
 - Its deadline passes while it waits: `deadline_exceeded`. While it runs, the engine sees to the same.
-- Whoever sent it cancels the pending reply: it leaves the mailbox, or the instance that runs it is stopped and replaced.
+- The caller cancels the pending reply: it leaves the mailbox, or the instance that runs it is stopped and replaced.
 - It came here through `okra.call` from this very service, or through too many services: `resource_exhausted`.
 
 What happens to an instance

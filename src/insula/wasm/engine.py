@@ -61,7 +61,7 @@ _SUSPICION = 1.0
 
 
 class _Job(Protocol):
-    """The call that an instance is busy with, for whoever ends the instance."""
+    """The call that an instance is busy with, for the code that ends the instance."""
 
     def refuse(self, error: InsulaError) -> None: ...
 

@@ -4,7 +4,7 @@ Policy
 - It is entered by one thread at a time. It is never entered again after a trap, an exit, a stop or an error of the host.
 - No exception ever passes through wasmtime. What a host function raises is kept, the guest traps, and the error is raised
   when the guest has come out.
-- A host function that has to wait suspends the guest's fiber: `wait` says what for, and whoever polls the guest sees to it
+- A host function that has to wait suspends the guest's fiber: `wait` says what for. The scheduler awaits it
   and gives the outcome to `resume_with`. Where the guest cannot be suspended, in a helper export and under a host
   function, one that has to wait is refused.
 - A helper export holds the thread that called it. In a worker it may, until the deadline. On the event loop one that is

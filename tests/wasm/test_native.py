@@ -299,14 +299,15 @@ import asyncio, faulthandler, sys, time, tempfile
 from pathlib import Path
 import wasmtime
 from insula.wasm.machine import machine
-from insula.wasm.native import Cell, Template
+from insula.wasm.native import Template
 from insula.wasm.contract import Signature
 from insula.wasm.traps import EngineError
+from tests.wasm.bare import BareCell
 assert not faulthandler.is_enabled()
 text = '(module (memory (export "memory") 1) (func (export "go") (drop (i32.load (i32.const -16)))))'
 module = wasmtime.Module(machine().engine, text)
 faulthandler.enable()
-cell = Cell(Template(module, {"go": Signature()}, [], memory_bytes=1 << 20, table_elements=10))
+cell = BareCell(Template(module, {"go": Signature()}, [], memory_bytes=1 << 20, table_elements=10))
 cell.instantiate()
 assert cell.poll() is not None
 cell.find_exports()

@@ -24,6 +24,7 @@ import contextlib
 import ctypes
 import functools
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import CFUNCTYPE, POINTER, byref, c_bool, c_char, c_int64, c_size_t, c_uint8, c_uint64, c_void_p
 from typing import Any, NamedTuple, TypeAlias
@@ -352,13 +353,13 @@ class _Entry:
         self.raw = (context, pointer, cell._raw, _COUNTS[ROOM], cell._trap)
 
 
-class Cell:
+class Cell(ABC):
     """A store and one instance in it; used by one thread at a time. The store is made by `open`.
 
     `failure` is what a callback raised: it is why the guest trapped. `yields` is set while a guest is on its way by
     `launch`; `depth` counts the host functions that are on its stack, and `helpers` the calls of small exports. `outcome`
     is set once there is what a suspended guest waits for; `rests` while the present poll is not to ask for it. An output
-    has at most `limit` bytes. What stands above implements `weigh`, `overrun`, `answered` and `read`.
+    has at most `limit` bytes. The abstract methods are the policy of what stands above (`LiveInstance`).
     """
 
     __slots__ = (
@@ -639,26 +640,26 @@ class Cell:
             if self._out[0] or self._out[1]:
                 self._end()
 
+    @abstractmethod
     def let_go(self) -> bool:
         """The guest goes on under a host function. Whether `take_back` follows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take_back(self) -> None:
         """It has come back to the host function."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weigh(self) -> None:
         """A slice is over: raises where the guest has more memory than is left for it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def overrun(self) -> None:
         """A slice is over where the guest cannot yield: raises where it is to end."""
-        raise NotImplementedError
 
+    @abstractmethod
     def answered(self) -> tuple[int, ...] | None:
         """The results of the host function that the guest waits for, out of its `outcome`, which is taken; None where the
         guest has to wait again, or a helper export has to make room for them first, and is not done."""
-        raise NotImplementedError
 
     def _end(self) -> BaseException:
         """Why the guest ended: what a callback raised, else wasmtime's trap or error. Both ends are freed."""
@@ -729,9 +730,9 @@ class Cell:
             self._check(pointer, len(data))
         self._view[pointer:end] = data
 
+    @abstractmethod
     def read(self, pointer: int, size: int, limit: int | None = None) -> bytes:
         """`peek` within `limit` bytes; LimitError."""
-        raise NotImplementedError
 
     def _check(self, pointer: int, size: int) -> None:
         self._look()  # it may have grown: a view that is older would cut what is read from it short

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from insula.wasm.native import Cell
+from insula.wasm.native.cell import Cell
 
 
 class BareCell(Cell):

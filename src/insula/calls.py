@@ -37,7 +37,7 @@ class ServiceId(NamedTuple):
 
     @property
     def unversioned(self) -> str:
-        """`{namespace}.{name}`: the latest version, for whoever calls."""
+        """`{namespace}.{name}`: what a call names to reach the latest version."""
         return f"{self.namespace}.{self.name}"
 
     @classmethod

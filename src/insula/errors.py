@@ -4,7 +4,7 @@ The codes are the sixteen of Connect and gRPC. `WIRE` is the one table that says
 number, HTTP status of Connect, JSON-RPC number); a gateway looks it up and never decides for itself. The exception
 tree says who broke the rules: the caller, the guest, the operator, a peer, or this server.
 
-An error's message and hint go to whoever called, so they never hold a secret, a stack trace or a path of this machine
+An error's message and hint go to the caller, so they never hold a secret, a stack trace or a path of this machine
 that the caller did not name. What only the operator may see is logged where the error is raised.
 """
 
@@ -88,7 +88,7 @@ class InsulaError(Exception):
     `code` is what programs decide by, `reason` a finer name below it (`token_expired`), `message` says what is wrong and
     whose rule it breaks, `hint` what to do next. `status` overrides the HTTP status of REST and plain HTTP answers where
     HTTP has a finer one than the code's own (413, 507); protocols with a table of their own ignore it. `headers` and
-    `trailers` are the metadata that a guest had set before its call failed; whoever runs the call puts them there.
+    `trailers` are the metadata that a guest had set before its call failed; the service that runs the call puts them there.
     `has_lines` is for errors whose messages are made here and have several lines; in others a line end is text.
     """
 

@@ -1,4 +1,4 @@
-"""The log: configured once by whoever runs the server, never at import, and written by a thread of its own.
+"""The log: configured once by the code that runs the server, never at import, and written by a thread of its own.
 
 No call that logs ever waits: a record goes into a bounded queue, and a queue that is full drops it, counts it and says
 so in the log as soon as there is room. Lines are text for people or one JSON object each for programs. What a guest or a

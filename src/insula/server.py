@@ -248,8 +248,8 @@ class Server:
 
 
 def _have_standard_files() -> None:
-    """Whoever started this process may have closed its standard input, output or error (`2>&-`). The next file or socket
-    would get that number, and with it whatever anybody writes to standard error."""
+    """Opens standard input, output and error where the parent process closed them (`2>&-`). Else the next file or socket
+    would get that number, and with it what is written to standard error."""
     for number in range(3):
         try:
             os.fstat(number)

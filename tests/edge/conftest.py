@@ -101,13 +101,19 @@ class Street:
                 with suppress(ConnectionError, RuntimeError):  # uvloop's word for a transport that is gone
                     writer.write(piece)
                     await writer.drain()
-                await asyncio.sleep(0.002)
+                await turns()
             async with asyncio.timeout(5):
                 await listening
             return bytes(said)
         finally:
             listening.cancel()
             writer.close()
+
+
+async def turns() -> None:
+    """Lets the loop, which is the server's too, send what a client wrote, read it and work on it."""
+    for _ in range(8):
+        await asyncio.sleep(0)
 
 
 async def until(condition: Callable[[], object]) -> None:

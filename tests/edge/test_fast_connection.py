@@ -23,7 +23,6 @@ from insula.edge.fast_connection import IN_A_ROW, PATIENCE, FastConnection
 from insula.edge.lane import MAX_BODY
 from insula.edge.last_words import Last
 from insula.edge.limits import Limits
-from insula.edge.listener import Reading
 from insula.edge.routes import RouteTable
 from insula.errors import InsulaError, LimitError
 from insula.plans import Policy
@@ -371,21 +370,28 @@ async def test_the_fields_of_an_answer_are_remembered_where_they_are_few() -> No
 
 async def test_the_body_of_a_known_head_may_come_with_the_next_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("insula.edge.fast_connection.SECOND_READ", 5.0)
+    reads = 0
+    received = FastConnection.data_received
+
+    def counted(connection: FastConnection, data: bytes) -> None:
+        nonlocal reads
+        reads += 1
+        received(connection, data)
+
+    monkeypatch.setattr(FastConnection, "data_received", counted)
     async with roads(LIMITS) as here:
         told, whole = here.told[1], post()
         assert await one(here.lane, whole) == (200, b"hello")
         reader, writer = await here.lane.connect()
-        await until(lambda: len(connections(here.lane)) == 1)
-        [connection] = connections(here.lane)
         for pieces in (
             (whole[:-5], whole[-5:]),
             (whole + whole[:-2], whole[-2:]),
             (whole[:-5], whole[-5:-2], whole[-2:]),
         ):
             for piece in pieces[:-1]:
+                before = reads
                 writer.write(piece)
-                await until(lambda: connection._begun or connection._reading is Reading.BODY)
-                await asyncio.sleep(0.01)
+                await until(lambda before=before: reads > before)  # type: ignore[misc]
             writer.write(pieces[-1])
             await reader.readuntil(b"hello")
         await reader.readuntil(b"hello")
@@ -585,11 +591,10 @@ async def test_a_client_that_does_not_read_is_not_answered_further() -> None:
         await until(lambda: connections(here.lane))
         [connection] = connections(here.lane)
         await until(lambda: connection.flow.write_paused)
-        before = -1
-        while before != len(told.asked):  # the kernel's buffers take some more
-            before = len(told.asked)
-            await asyncio.sleep(0.02)
-        assert before < count
+        for _ in range(count):  # the kernel's buffers take some more
+            await asyncio.sleep(0)
+        await until(lambda: connection.flow.write_paused)
+        assert len(told.asked) < count
         assert connection.transport.get_write_buffer_size() < 400_000
         assert connection._held
         transport.resume_reading()  # type: ignore[attr-defined]

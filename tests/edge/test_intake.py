@@ -8,16 +8,7 @@ import pytest
 
 from insula.edge import intake as room
 from insula.edge.intake import BUDGET, Intake
-
-
-class Clock:
-    """Time that passes where a test says so."""
-
-    def __init__(self) -> None:
-        self.at = 100.0
-
-    def __call__(self) -> float:
-        return self.at
+from tests.clock import Clock
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from insula.edge.exchange import Response
 from insula.edge.limits import Limits
 from insula.edge.server import Listener, bind
 from insula.errors import ConfigurationError
-from tests.edge.conftest import ROADS, Probe, answers, probe_app, statuses, street, until
+from tests.edge.conftest import ROADS, Probe, answers, probe_app, statuses, street, turns, until
 
 pytestmark = ROADS
 
@@ -85,7 +85,7 @@ async def test_a_body_that_is_on_its_way_may_still_come() -> None:
         writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhe")
         await until(lambda: here.app.metrics.in_flight)
         stopping = asyncio.create_task(here.listener.stop(5))
-        await asyncio.sleep(0.01)
+        await turns()  # the stop has begun
         writer.write(b"llo" + b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
         assert [body for _, _, body in answers(await reader.read())] == [b"hello"]
         await stopping
@@ -112,7 +112,7 @@ async def test_a_second_stop_hurries_the_first() -> None:
         writer.write(b"GET /echo?later HTTP/1.1\r\nHost: a\r\n\r\n")
         await here.probe.asked.wait()
         patient = asyncio.create_task(here.listener.stop(60))
-        await asyncio.sleep(0.01)
+        await turns()  # the stop has begun
         await here.listener.stop(0)
         async with asyncio.timeout(2):
             await patient

@@ -1,4 +1,4 @@
-"""A real HTTP or HTTPS server on a free port, for whoever fetches."""
+"""A real HTTP or HTTPS server on a free port, for tests that fetch."""
 
 from __future__ import annotations
 

@@ -214,3 +214,13 @@ class MemoryExchange:
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
         return b""
+
+
+def echo(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+    return payload
+
+
+def fragile(instance: MemoryInstance, scope: Any, method: str, payload: bytes) -> bytes:
+    if payload == b"trap":
+        raise GuestError("trap: unreachable")
+    return b"%d" % instance.number

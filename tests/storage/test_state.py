@@ -10,23 +10,15 @@ import pytest
 from insula.errors import CallerError, Code, LimitError
 from insula.storage.database import Database
 from insula.storage.state import MAX_INT, SWEEP_BATCH, StateRepository
+from tests.clock import Clock
 
 S = "shop.Counter.v1"
 
 
-class Clock:
-    """Unix seconds that move when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    """Unix seconds."""
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
@@ -41,7 +33,7 @@ def code(caught: pytest.ExceptionInfo[CallerError]) -> Code:
 async def test_a_version_grows_with_each_write(state: StateRepository, clock: Clock) -> None:
     assert await state.get(S, "k") is None
     assert await state.set(S, "k", '"a"') == ('"a"', 1, 1_800_000_000_000)
-    clock.now += 1.5
+    clock.at += 1.5
     assert await state.set(S, "k", '"b"') == ('"b"', 2, 1_800_000_001_500)
     assert await state.increment(S, "other") == 1
     assert await state.get(S, "k") == ('"b"', 2, 1_800_000_001_500)
@@ -57,9 +49,9 @@ async def test_a_key_made_again_never_has_an_old_version(state: StateRepository,
             seen.add((await state.set(S, "k", "1", ttl=10)).version)
         await state.delete(S, "k")
         seen.add((await state.set(S, "k", "1", ttl=10)).version)
-        clock.now += 11  # expired, not swept
+        clock.at += 11  # expired, not swept
         seen.add((await state.set(S, "k", "1", ttl=10)).version)
-        clock.now += 11
+        clock.at += 11
         await state.sweep()
     assert len(seen) == 12
     assert (await state.set(S, "k", "1")).version > max(seen)
@@ -93,7 +85,7 @@ async def test_of_many_writers_with_one_version_one_wins(state: StateRepository)
 async def test_what_has_expired_is_absent_everywhere(state: StateRepository, clock: Clock) -> None:
     await state.set(S, "gone", "5", ttl=0.25)
     await state.set(S, "kept", "5", ttl=0.75)
-    clock.now += 0.5
+    clock.at += 0.5
 
     assert await state.get(S, "gone") is None
     assert await state.list_keys(S) == (["kept"], None)
@@ -101,17 +93,17 @@ async def test_what_has_expired_is_absent_everywhere(state: StateRepository, clo
         await state.set(S, "gone", "1", if_version=1)
     assert not await state.delete(S, "gone")
     await state.set(S, "gone", "1", ttl=0.1)
-    clock.now += 0.1
+    clock.at += 0.1
     assert await state.increment(S, "gone") == 1
     assert (await state.set(S, "kept", "6", if_version=1)).version == 2
-    clock.now += 1e6
+    clock.at += 1e6
     assert await state.list_keys(S) == (["gone", "kept"], None), "a write without a ttl ends an earlier one"
 
 
 async def test_an_increment_keeps_the_expiry(state: StateRepository, clock: Clock) -> None:
     await state.set(S, "k", "5", ttl=10)
     assert await state.increment(S, "k", -2) == 3
-    clock.now += 11
+    clock.at += 11
     assert await state.get(S, "k") is None
 
 
@@ -120,7 +112,7 @@ async def test_sweeping_takes_back_the_room(state: StateRepository, clock: Clock
     await asyncio.gather(*(tight.set(S, f"k{n}", "1", ttl=1) for n in range(SWEEP_BATCH + 20)))
     await tight.set("shop.Other.v1", "k", "1", ttl=1)
     await tight.set("shop.Other.v1", "stays", "1")
-    clock.now += 2
+    clock.at += 2
 
     assert await state.sweep() == SWEEP_BATCH + 1
     assert await state.sweep() == 20
@@ -130,7 +122,7 @@ async def test_sweeping_takes_back_the_room(state: StateRepository, clock: Clock
 
 async def test_keeps_swept_until_it_is_cancelled(state: StateRepository, clock: Clock) -> None:
     await state.set(S, "k", "1", ttl=1)
-    clock.now += 2
+    clock.at += 2
     task = asyncio.create_task(state.keep_swept(0.001))
     while await state._db.read(lambda c: c.exec_driver_sql("SELECT count(*) FROM insula_state").scalar()):
         pass
@@ -261,7 +253,7 @@ async def test_a_quota_of_keys(state: StateRepository, clock: Clock) -> None:
         await tight.increment(S, "c")
     await tight.set(S, "a", "2")
     await tight.set("shop.Other.v1", "c", "1")
-    clock.now += 6
+    clock.at += 6
     await tight.set(S, "c", "1")  # what has expired makes room without waiting for the sweep
     await tight.delete(S, "a")
     await tight.set(S, "d", "1")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from insula.wasm import native
 from insula.wasm.contract import HostImport, Limits, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
 from insula.wasm.instance import LiveInstance
 from insula.wasm.machine import machine
+from insula.wasm.native.callbacks import cells
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
 from tests.wasm.test_contract import Steps
@@ -159,14 +159,14 @@ async def floor(
     request: pytest.FixtureRequest, cache: Path, freed: list[tuple[LiveInstance, str]]
 ) -> AsyncIterator[Floor]:
     """An engine with so many threads; after each test every instance was freed, once."""
-    cells = set(native._cells)
+    before = set(cells)
     engine = await NativeEngine.open(cache, threads=request.param)
     here = Floor(engine)
     yield here
     here.go.set()
     await engine.close()
     assert max(Counter(id(instance) for instance, _ in freed).values(), default=1) == 1
-    assert set(native._cells) <= cells
+    assert set(cells) <= before
     assert (engine.schedule.instances, engine.schedule.running, engine.guest_memory.held) == (0, 0, 0)
     assert (engine.schedule.workers.busy, engine.schedule.tasks) == (0, set())
 

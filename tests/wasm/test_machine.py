@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import faulthandler
 import resource
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -86,3 +89,49 @@ def test_there_is_one_machine_whoever_asks_first(monkeypatch: pytest.MonkeyPatch
         thread.join(5)
     assert len(made) == 1
     assert got == made * 8
+
+
+# In a process of their own
+
+
+def test_faulthandler_may_be_switched_on_after_the_engine() -> None:
+    """It is on before: switched on later, it would take wasmtime's signals for crashes."""
+    script = """
+import asyncio, faulthandler, sys, time, tempfile
+from pathlib import Path
+import wasmtime
+from insula.wasm.machine import machine
+from insula.wasm.native.template import Template
+from insula.wasm.contract import Signature
+from insula.wasm.traps import EngineError
+from tests.wasm.bare import BareCell
+assert not faulthandler.is_enabled()
+text = '(module (memory (export "memory") 1) (func (export "go") (drop (i32.load (i32.const -16)))))'
+module = wasmtime.Module(machine().engine, text)
+faulthandler.enable()
+cell = BareCell(Template(module, {"go": Signature()}, [], memory_bytes=1 << 20, table_elements=10))
+cell.instantiate()
+assert cell.poll() is not None
+cell.find_exports()
+try:
+    cell.call("go")
+except EngineError as trap:
+    print(trap.code.name)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "MEMORY_OUT_OF_BOUNDS\n"), done.stderr
+    assert faulthandler.is_enabled()
+
+
+def test_an_address_space_too_small_is_said_and_not_a_crash() -> None:
+    script = """
+import resource
+from insula.wasm.machine import machine
+resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
+try:
+    machine()
+except Exception as error:
+    print(type(error).__name__)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "ConfigurationError\n"), done.stderr

@@ -5,13 +5,7 @@ from __future__ import annotations
 import pytest
 
 from insula.wasm.pace import CALM, FEW, LONG, MANY, NOTE, QUICK, SLOW, SPENT, Pace
-
-
-class Clock:
-    at = 1000.0
-
-    def __call__(self) -> float:
-        return self.at
+from tests.clock import Clock
 
 
 def slowed(clock: Clock) -> Pace:

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from insula.errors import Code, DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
-from insula.wasm import native
 from insula.wasm.contract import RefusalError
 from insula.wasm.engine import NativeEngine
 from insula.wasm.instance import LiveInstance
+from insula.wasm.native.callbacks import cells
 from insula.wasm.pace import Pace
 from tests.wasm.floor import Floor, Guest, Watched, a_still_clock, floor, freed, one_thread, still, until, whole
 from tests.wasm.test_contract import Steps
@@ -416,11 +416,11 @@ def test_a_guest_whose_loop_is_closed_is_freed_by_its_worker(
         return here, guest
 
     here, guest = runner.run(begin())
-    inside = native._cells[guest.instance.context]
+    inside = cells[guest.instance.context]
     assert inside is guest.instance
     runner.get_loop().close()
     here.go.set()
     here.workers.close()
     here.workers.join(10)
     assert [(one, name[:12]) for one, name in freed] == [(guest.instance, "insula-guest")]
-    assert guest.instance.context not in native._cells
+    assert guest.instance.context not in cells

@@ -161,13 +161,13 @@ import sys
 import wasmtime
 from insula.errors import InsulaError
 from insula.wasm.machine import machine
-from insula.wasm import native
+from insula.wasm.native.callbacks import now
+from insula.wasm.native.template import Definition, Template
 from insula.wasm.contract import Signature
+from tests.wasm.bare import BareCell
 TEXT = '''(module (import "t" "h" (func $h)) (memory (export "memory") 1) (func (export "go"))
   (func (export "ask") (call $h)) %s)'''
 within = []
-class Own(native.Cell):
-    __slots__ = ()
 def host(cell, args):
     if within:
         cell.depth += 1
@@ -178,9 +178,9 @@ def host(cell, args):
     return ()
 def make(start):
     module = wasmtime.Module(machine().engine, TEXT % start)
-    definition = native.Definition("t", "h", Signature(), native.now(Signature(), host), False)
+    definition = Definition("t", "h", Signature(), now(Signature(), host), False)
     exports = {"go": Signature(), "ask": Signature()}
-    return Own(native.Template(module, exports, [definition], memory_bytes=1 << 20, table_elements=10))
+    return BareCell(Template(module, exports, [definition], memory_bytes=1 << 20, table_elements=10))
 cell = make("(func $s (unreachable)) (start $s)" if "failed()" in sys.argv[1] else "")
 def whole():
     cell.instantiate()

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from insula.errors import GuestError, PackageError
-from insula.wasm import faults, native
+from insula.wasm import faults
 from insula.wasm.contract import Engine, Limits, Program, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine
+from insula.wasm.native import callbacks, library
 from insula.wasm.traps import MAX_FRAMES, MAX_NAME
 from tests.guests import digest, save, wat
 from tests.wasm.conftest import ENGINES
@@ -159,7 +160,7 @@ async def test_an_error_with_a_backtrace_has_no_message(
     alone: NativeEngine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What ends a guest as an error, and no trap, has a backtrace in its message too."""
-    monkeypatch.setattr(native, "_stop", lambda cell, error: native._new_trap(b"stopped", 7))
+    monkeypatch.setattr(callbacks, "stop", lambda cell, error: library.new_trap(b"stopped", 7))
     path = wat(
         '(module (import "wasi_snapshot_preview1" "proc_exit" (func $x (param i32))) (memory (export "memory") 1)'
         '(func $named (export "go") (call $x (i32.const 1))))'

@@ -9,16 +9,7 @@ import pytest
 from insula.wasm import turn as room
 from insula.wasm.turn import BUDGET, LITTLE, MOST, Turn
 from insula.wasm.workers import Lane
-
-
-class Clock:
-    """Time that passes where a job says so."""
-
-    def __init__(self) -> None:
-        self.at = 0.0
-
-    def __call__(self) -> float:
-        return self.at
+from tests.clock import Clock
 
 
 @pytest.fixture

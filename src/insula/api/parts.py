@@ -1,4 +1,4 @@
-"""What the admin API works with: handed in by whoever assembles the server, so that it reaches into nothing."""
+"""What the admin API works with: handed in by `assembly.py`, so that it reaches into nothing."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Claims of services that are being changed: one change of a service at a time, and no two whose names clash.
 
-A change claims its service from before its package is staged until it is live or given up. Whoever comes second is
+A change claims its service from before its package is staged until it is live or given up. A second change is
 refused at once with 409 rather than queued, so that its sender decides by what it then sees. A claim is checked and made
 without a wait between, so two that clash cannot both be let in.
 """

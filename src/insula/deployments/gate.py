@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 
 class Gate:
-    """A shared and an exclusive way in. Whoever comes shared waits while one is inside alone, and the other way round;
-    one that waits to be alone holds no one up, so deploys never queue behind a sweep that has not begun. Leaving waits
-    for nothing, so a cancellation cannot leave the gate shut."""
+    """A lock with a shared and an exclusive side. A task that wants to share waits while one is inside alone, and the other
+    way round. One that waits to be alone holds no one up, so deploys never queue behind a sweep that has not begun. Leaving
+    waits for nothing, so a cancellation cannot leave the gate shut."""
 
     def __init__(self) -> None:
         self._left = asyncio.Event()

@@ -3,7 +3,7 @@
 Counting is adding to plain numbers on the event loop. The exposition reads them in a thread of its own while the loop
 goes on counting: each number by itself, and a container only from a copy that was made in one step of the interpreter.
 So it may take its time, it waits for no other work, and prometheus-client is loaded when the first page is asked for.
-One exposition runs at a time; whoever asks meanwhile gets the same one, and a page that took long is kept for as long
+One exposition runs at a time; a request that comes meanwhile gets its page, and a page that took long is kept for as long
 as it took. A route has its numbers from its first request until it leaves the table, so what is idle costs nothing and
 what is undeployed is not told for ever.
 """

@@ -4,8 +4,8 @@
 idempotencyKey}`. `setHeader {name, value}` and `setTrailer {name, value}` -> null; a name may be set more than once, and
 each adds a pair.
 
-What a guest may set is decided by `fields.py`, and refused at once: a bad header would break the connection of whoever
-asked, or turn the whole call into an error. All of one call together: `MAX_PAIRS` pairs and `MAX_BYTES` bytes.
+What a guest may set is decided by `fields.py`, and refused at once: a bad header would break the client's connection,
+or turn the whole call into an error. All of one call together: `MAX_PAIRS` pairs and `MAX_BYTES` bytes.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the server gives to those who make a capability, a built-in one and a stranger's alike."""
+"""What the server gives to the code that makes a capability, a built-in one and a stranger's alike."""
 
 from __future__ import annotations
 

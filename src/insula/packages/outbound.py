@@ -1,6 +1,6 @@
 """HTTP from this server to an address that somebody else chose.
 
-Whoever names an URL must not reach, through the server, what only the server can reach: its own ports, the private
+A client that names a URL must not reach, through the server, what only the server can reach: its own ports, the private
 network, a cloud's metadata. So the name is resolved here, every address it has must be a public one, and the connection
 goes to exactly the address that was checked (a second look at the DNS could answer otherwise). TLS still asks for the
 certificate of the name. Redirects are followed by the same rules, a few times, and never from https to http. Proxies of
@@ -110,7 +110,7 @@ def _unhelpful(host: str, status: int) -> InsulaError:
     return CallerError(
         f"{host} answered {status} and no package",
         code=Code.FAILED_PRECONDITION,
-        hint="the address must give the package to whoever asks, without signing in",
+        hint="the address must give the package to any client, without signing in",
     )
 
 

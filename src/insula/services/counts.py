@@ -1,4 +1,4 @@
-"""What a service counts: plain integers that whoever shows metrics reads, and that cost the hot path next to nothing."""
+"""What a service counts: plain integers that the metrics page reads, and that cost the hot path next to nothing."""
 
 from __future__ import annotations
 

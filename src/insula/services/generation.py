@@ -66,8 +66,8 @@ class Workshop:
 
 
 class Generation:
-    """A package, the service that runs it, the plans of its methods, and the limits that are in force for it. Whoever has
-    it closes it."""
+    """A package, the service that runs it, the plans of its methods, and the limits that are in force for it. The
+    code that staged or replaced a generation closes it."""
 
     def __init__(
         self,

@@ -1,8 +1,8 @@
 """The limits of one deployed service that are in force, and which line sets each: made once, at its deploy.
 
 A package has limits of its own; the operator's table for the service stands above them, and the server's limits above that
-or below it. Views tell what comes out. Those who refuse name a limit by a reason alone; whoever tells the refusal looks up
-in `hints` what there is to write for this service, so that the hot path knows nothing of it.
+or below it. The admin API shows the outcome. Code that refuses a call names the limit by a reason alone. The gateway
+that writes the refusal looks up in `hints` which line sets that limit for this service: the hot path knows nothing of it.
 """
 
 from __future__ import annotations

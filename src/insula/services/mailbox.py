@@ -1,6 +1,6 @@
 """The calls that wait for an instance: a bounded queue in order of arrival.
 
-A call leaves the mailbox by one of four doors: an instance takes it, its deadline passes, whoever sent it cancels it, or
+A call leaves the mailbox by one of four doors: an instance takes it, its deadline passes, its caller cancels it, or
 the service stops. The deadlines stand in a heap beside the queue with one timer for the earliest; what has left the
 queue by another door stays in the heap until it is met or until half of the heap is such, and is then swept out.
 """

@@ -2,9 +2,9 @@
 
 Versions of a service stand side by side, each under its full id; the name without version leads to the one deployed last.
 The order is that of deployment: an override keeps its place, removing the last exposes the one before. A new table is
-made and checked first, then it takes the place of the old one in one step, and those who follow it are told; where one of
-them refuses, the old table comes back and the change did not happen. A replaced generation is given to whoever replaced
-it, to be drained: what it accepted it finishes, and nothing new can find it.
+made and checked first, then it takes the place of the old one in one step, and its followers are told; where one of them
+refuses, the old table comes back and the change did not happen. The code that replaced a generation gets the old one, to
+drain it: what it accepted it finishes, and nothing new can find it.
 """
 
 from __future__ import annotations

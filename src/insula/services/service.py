@@ -6,15 +6,12 @@ What happens to a call
   singleton has one instance, so its calls run one after the other in the order in which they came.
 - The mailbox is full: `resource_exhausted`, at once.
 - Its deadline passes while it waits: `deadline_exceeded`. While it runs, the engine sees to the same.
-- Whoever sent it cancels the pending reply: it leaves the mailbox, or the instance that runs it is stopped and replaced.
+- The caller cancels the pending reply: it leaves the mailbox, or the instance that runs it is stopped and replaced.
 - It came here through `okra.call` from this very service, or through too many services: `resource_exhausted`.
 
 What happens to an instance
 - After a trap, an exit or a missed deadline it is closed and one is started in its place at once.
-- At least `min_instances` are kept while calls are taken; above that, idle ones are closed after a while (see pool).
-- When one fails to start for want of what all services share, calls without an instance are refused with that limit.
-- When one fails to start otherwise, the service is degraded, and the supervisor says when to try again. Calls that wait are
-  refused (`unavailable`, with the time to come back) where no instance lives or is on its way; a service with one goes on.
+- How many there are, and what becomes of the service where one does not start: see `instances.py`.
 
 What ends a service
 - `drain`: no new call is taken, those accepted finish within the time given, then it stops. A call that found its plan
@@ -25,7 +22,6 @@ What ends a service
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import random
 from collections.abc import Callable, Mapping
@@ -33,31 +29,20 @@ from dataclasses import dataclass
 from functools import partial
 
 from insula.calls import Call, Dispatcher, Pending, Reply, ServiceId
-from insula.errors import (
-    CallerError,
-    Code,
-    DeadlineError,
-    InsulaError,
-    LimitError,
-    UnavailableError,
-)
+from insula.errors import Code, DeadlineError, InsulaError, LimitError, UnavailableError
 from insula.host.contract import Scope
 from insula.host.iterators import close_iterators
 from insula.services.clock import Clock, LoopClock
 from insula.services.counts import Counts
+from insula.services.instances import Instances
 from insula.services.mailbox import Mailbox, Ticket
-from insula.services.pool import Pool
+from insula.services.refusals import check_path, no_method, streaming_method, unexpected
 from insula.services.state import State, move
-from insula.services.supervisor import Supervisor
 from insula.wasm.contract import Exchange, Instance, Program, Runner, UnbegunError
 
 log = logging.getLogger("insula.services")
 
 _READY = State.READY
-
-#: Limits that all services share: what a start that fails for one of them is called, and how soon the next is tried (s).
-_OTHERS = frozenset(("guest_memory", "instances"))
-_CROWDED = 0.5
 
 #: How many waiting calls are handed to instances before the event loop gets its turn.
 _BATCH = 16
@@ -93,8 +78,6 @@ class Service:
     ) -> None:
         self.id = service_id
         self.name = str(service_id)
-        self.state = State.STARTING
-        self.last_error: str | None = None
         self.successor: Dispatcher | None = None
         self.counts = Counts()
         self._program = program
@@ -104,26 +87,38 @@ class Service:
         self._entrances: dict[str, Callable[[Call], Reply | Pending]] = {}
         self._options = options
         self._clock = clock or LoopClock()
-        self._supervisor = Supervisor(self._clock, jitter)
         self._waiting = Mailbox(options.mailbox, self._clock, self._expired)
         self._queue = self._waiting.queue
         self._running: set[Ticket] = set()
-        self._pool = Pool(
+        self._instances = Instances(
+            self.name,
             program,
+            self._waiting,
             minimum=options.min_instances,
             maximum=options.max_instances,
             idle_after=options.idle_after,
             clock=self._clock,
+            jitter=jitter,
             counts=self.counts,
-            ready=self._started,
-            failed=self._start_failed,
+            pump=self._pump,
+            refuse=self._refuse,
+            notify=self._notify,
         )
+        self._pool = self._instances.pool
         self._idle = self._pool.idle
+        self._grow = self._instances.grow
         self._changed: asyncio.Event | None = None
-        self._retrying = False
-        self._start_error: InsulaError | None = None
 
     # What others read
+
+    @property
+    def state(self) -> State:
+        return self._instances.state
+
+    @property
+    def last_error(self) -> str | None:
+        """What ended an instance last, or kept one from starting."""
+        return self._instances.last_error
 
     @property
     def in_flight(self) -> int:
@@ -149,6 +144,10 @@ class Service:
         """How many calls wait, and how many may."""
         return {"waiting": len(self._waiting), "max": self._waiting.bound}
 
+    def shed(self) -> None:
+        """Closes every idle instance above the minimum, whose memory others need now."""
+        self._instances.shed()
+
     # Calls
 
     def submit(self, call: Call) -> Reply | Pending:
@@ -167,18 +166,19 @@ class Service:
 
     def _entrance(self, exchange: Exchange) -> Callable[[Call], Reply | Pending]:
         counts, idle, queue, run, this = self.counts, self._idle, self._queue, self._runner(exchange), self.id
+        instances = self._instances
         #: A guest that calls no host function has no use for a scope of its own.
         hosts, nothing = self._calls_host, Scope(this, Call(this, "", b"", 0.0))
 
         def submit(call: Call) -> Reply | Pending:
             counts.calls += 1
             try:
-                if self.state is not _READY:
+                if instances.state is not _READY:
                     if self.successor is not None:
                         return self.successor.submit(call)
-                    self._check_state()
+                    instances.check_taking()
                 if call.path:
-                    self._check_path(call)
+                    check_path(self.name, call, self._options.max_depth)
                 if queue or not idle:
                     return self._wait(call, run)
                 instance = idle.pop()
@@ -206,27 +206,6 @@ class Service:
 
         return submit
 
-    def _check_state(self) -> None:
-        if self.state is State.DEGRADED:
-            if self._pool.total or not self._supervisor.wait():
-                return
-            raise self._cannot_start()
-        raise UnavailableError(f"{self.name} is {self.state.value}", hint="try again", retry_after=1.0)
-
-    def _check_path(self, call: Call) -> None:
-        if self.name in call.path:
-            raise LimitError(
-                f"{self.name} is called again by a call that it began: {' -> '.join((*call.path, self.name))}",
-                reason="call_cycle",
-                hint="a service may not call itself, directly or through others",
-            )
-        if len(call.path) > self._options.max_depth:
-            raise LimitError(
-                f"the call came through {len(call.path)} services, {self._options.max_depth} are allowed",
-                reason="call_depth",
-                hint="let fewer services call each other in a row",
-            )
-
     def _refuse_method(self, call: Call) -> Reply | Pending:
         """`submit` for what is no method that can be called once."""
         self.counts.calls += 1
@@ -234,12 +213,8 @@ class Service:
             return self.successor.submit(call)
         self.counts.failed(Code.UNIMPLEMENTED)
         if call.method in self._methods:
-            raise CallerError(
-                f"{self.name}/{call.method} is a streaming method",
-                code=Code.UNIMPLEMENTED,
-                hint="it cannot be called once",
-            )
-        raise CallerError(f"{self.name} has no method {call.method[:80]!r}", code=Code.UNIMPLEMENTED)
+            raise streaming_method(self.name, call.method)
+        raise no_method(self.name, call.method)
 
     def _wait(self, call: Call, run: Runner) -> Pending:
         if call.deadline <= self._clock.now():
@@ -263,7 +238,7 @@ class Service:
 
     def _failed(self, instance: Instance, scope: Scope, error: Exception, call: Call) -> InsulaError:
         """The end of a call that failed at once; what the failure is called."""
-        told = self._as_insula(error)
+        told = error if isinstance(error, InsulaError) else unexpected(self.name, error)
         self._leave(instance, scope, told, call)
         return told
 
@@ -280,10 +255,10 @@ class Service:
         if not instance.alive:
             self.counts.traps += 1
             if error is not None and error.code is not Code.CANCELED:
-                self.last_error = error.message
+                self._instances.last_error = error.message
                 asked = f"/{call.method} (request {call.request_id or 'without an id'})" if call is not None else ""
                 log.warning("%s%s ended its instance, which is replaced: %s", self.name, asked, error.message)
-            self._replace()
+            self._instances.replace()
 
     def _follow(self, ticket: Ticket, instance: Instance, scope: Scope, running: asyncio.Future[bytes]) -> None:
         ticket.running = running
@@ -296,7 +271,7 @@ class Service:
         if running.cancelled():
             error = InsulaError("the call was cancelled", code=Code.CANCELED)
         elif (failure := running.exception()) is not None:
-            error = self._as_insula(failure)
+            error = failure if isinstance(failure, InsulaError) else unexpected(self.name, failure)
         if isinstance(error, UnbegunError) and not ticket.pending.done():
             self._again(ticket)
         elif error is not None:
@@ -332,14 +307,6 @@ class Service:
         else:
             self._waiting.remove(ticket)
             self._notify()
-
-    def _as_insula(self, error: BaseException) -> InsulaError:
-        if not isinstance(error, InsulaError):
-            log.error("%s: the engine failed", self.name, exc_info=error)
-            return InsulaError("internal error", hint="the server's log has the cause")
-        return error
-
-    # Instances
 
     def _pump(self) -> None:
         """Gives idle instances to waiting calls."""
@@ -379,100 +346,6 @@ class Service:
         if not ticket.pending.done():
             ticket.pending.set_result(Reply(result, tuple(scope.headers), tuple(scope.trailers)))
 
-    def _grow(self) -> None:
-        """Starts the instances that the minimum and the waiting calls ask for."""
-        if self.state is State.STOPPED or self.state is State.STARTING:
-            return
-        pool = self._pool
-        minimum = 0 if self.state is State.DRAINING else pool.minimum
-        for _ in range(_BATCH):
-            if pool.total >= pool.maximum or (pool.total >= minimum and pool.starting >= len(self._waiting)):
-                return
-            if not self._may_start():
-                return
-            pool.start()
-        asyncio.get_running_loop().call_soon(self._grow)
-
-    def shed(self) -> None:
-        """Closes every idle instance above the minimum, whose memory others need now."""
-        pool = self._pool
-        for _ in range(min(len(pool.idle), pool.total - pool.minimum)):
-            instance = pool.take()
-            instance.close()
-            pool.give(instance)
-            self.counts.passivated += 1
-
-    def _replace(self) -> None:
-        """Starts an instance in the place of one that was lost."""
-        if self.state in (State.READY, State.DEGRADED) and self._pool.total < self._pool.maximum and self._may_start():
-            self._pool.start()
-
-    def _may_start(self) -> bool:
-        if not self._supervisor.failures:
-            return True
-        return not self._pool.starting and not self._supervisor.wait()
-
-    def _started(self) -> None:
-        self._supervisor.succeeded()
-        if self.state is State.DEGRADED:
-            self.state = move(self.state, State.READY)
-            log.info("%s is ready again", self.name)
-        self._pump()
-
-    def _start_failed(self, error: BaseException) -> None:
-        if self.state is State.STOPPED:
-            self._notify()
-            return
-        told = self._as_insula(error)
-        self.last_error = told.message
-        if self.state is State.STARTING:
-            self._start_error = self._start_error or told
-            self._notify()
-            return
-        if isinstance(told, LimitError) and told.reason in _OTHERS:
-            self._crowded_out(told)
-            return
-        delay = self._supervisor.failed()
-        log.warning("%s: an instance does not start (%s in a row): %s", self.name, self._supervisor.failures, error)
-        if self.state is State.READY:
-            self.state = move(self.state, State.DEGRADED)
-        if not self._pool.total:
-            for ticket in self._waiting.clear():
-                self._refuse(ticket, self._cannot_start())
-        if not self._retrying:
-            self._retrying = True
-            self._clock.call_later(delay, self._retry)
-        self._notify()
-
-    def _crowded_out(self, error: LimitError) -> None:
-        """Others have what an instance would need. That says nothing of this service: it is not degraded, calls that no
-        instance is there for are told of the limit, and the next start is tried soon."""
-        if not self._pool.total:
-            for ticket in self._waiting.clear():
-                self._refuse(ticket, copy.copy(error))
-        if not self._retrying and self._pool.total < self._pool.minimum:
-            self._retrying = True
-            self._clock.call_later(_CROWDED, self._retry)
-        self._notify()
-
-    def _retry(self) -> None:
-        self._retrying = False
-        if self.state is State.STOPPED:
-            return
-        remaining = self._supervisor.wait()
-        if remaining:
-            self._retrying = True
-            self._clock.call_later(remaining, self._retry)
-        else:
-            self._grow()
-
-    def _cannot_start(self) -> UnavailableError:
-        return UnavailableError(
-            f"{self.name} cannot start an instance now",
-            hint="the server tries again by itself; the admin API has the cause as last_error",
-            retry_after=max(self._supervisor.wait(), 0.1),
-        )
-
     # Life
 
     async def start(self) -> None:
@@ -481,20 +354,20 @@ class Service:
         wanted = max(1, self._pool.minimum)
         for _ in range(wanted):
             self._pool.start()
-        while self._pool.starting and self._start_error is None and self.state is State.STARTING:
+        while self._pool.starting and self._instances.start_error is None and self.state is State.STARTING:
             await self._change()
-        if self._start_error is not None:
+        if self._instances.start_error is not None:
             self.stop()
-            raise self._start_error
+            raise self._instances.start_error
         if self.state is State.STOPPED:
             raise UnavailableError(f"{self.name} was stopped before it was ready")
-        self.state = move(self.state, State.READY)
+        self._instances.state = move(self.state, State.READY)
 
     async def drain(self, timeout: float) -> bool:
         """Takes no new call, waits until those accepted are done, at most `timeout` seconds, then stops. Whether all of
         them finished."""
         if self.state in (State.READY, State.DEGRADED):
-            self.state = move(self.state, State.DRAINING)
+            self._instances.state = move(self.state, State.DRAINING)
         over = False
 
         def end() -> None:
@@ -516,7 +389,7 @@ class Service:
         """Ends everything now: what waits or runs fails with `unavailable`. Idempotent."""
         if self.state is State.STOPPED:
             return
-        self.state = move(self.state, State.STOPPED)
+        self._instances.state = move(self.state, State.STOPPED)
         stopped = UnavailableError(f"{self.name} was stopped", hint="try again", retry_after=1.0)
         for ticket in self._waiting.clear():
             self._refuse(ticket, stopped)

@@ -40,7 +40,7 @@ NOT_BUILT: dict[str, str] = {
 #: What stands behind `Bearer` in a header.
 _SENDABLE = re.compile(r"[!-~]+")
 
-#: Secrets as examples print them. Whoever starts with one has told everybody.
+#: Secrets as examples print them: everybody knows them.
 SAMPLE_SECRETS = frozenset({"your-secret-key-here", "changeme", "change-me", "secret", "your-secret-here"})
 
 
@@ -130,7 +130,7 @@ def is_loopback(host: str) -> bool:
 
 
 def _database(url: str) -> tuple[str, ...]:
-    """What a URL points to, whoever signs in: two URLs of one database are equal."""
+    """What a URL points to, without the user and password: two URLs of one database are equal."""
     scheme, _, rest = url.partition(":")
     if scheme.lower().partition("+")[0] == "sqlite":
         path = unquote(rest.partition("?")[0])

@@ -2,7 +2,7 @@
 
 Policy. SQLite is always in WAL mode with synchronous=FULL: what was committed is on the disk. A write begins with
 BEGIN IMMEDIATE, so that it waits for the lock at its start and never finds "locked" where a read grows into a write.
-PostgreSQL is spoken to by psycopg; whoever turned synchronous_commit off for the role has it on here. Every wait on a
+PostgreSQL is spoken to by psycopg; synchronous_commit is on here even where the role has it off. Every wait on a
 server has an end: connecting, a statement, a lock, a silent network. A password is in no message and in no log.
 """
 

@@ -64,7 +64,7 @@ class Turns(Generic[W]):
 
 
 class Places:
-    """The places of those who wait: `most` in all, a share of them for each service, a reserve for the server itself;
+    """The places of operations that wait: `most` in all, a share of them for each service, a reserve for the server itself;
     and `MAX_BYTES` that their values may hold, in shares as well. Belongs to one thread. `what` names what waits, for
     messages (`writes`)."""
 

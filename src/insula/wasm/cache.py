@@ -1,6 +1,6 @@
 """Compiled code on disk: one file for each module and fingerprint, and beside it the module's facts and sha256 (facts.py).
 
-What is here is native code, and whoever can write it runs as this server. So the folder is ours alone (0700, our user's)
+What is here is native code: a user who can write it can run code in this server. So the folder is our user's alone (0700)
 or it is not used; a file comes in only by a rename, whole and synced; and it is loaded only while its sha256 is the one
 that was noted, so that a file cut off, overwritten or half on a failing disk is compiled again instead of run. What has
 not been used for the longest time is swept when all of it together is larger than it may be.

@@ -1,7 +1,7 @@
 """How guests are compiled: one set of engine options, and the fingerprint under which their code is cached.
 
 Policy
-- Epochs are on, so that a guest can be stopped at any moment (see native.py).
+- Epochs are on, so that a guest can be stopped at any moment (see native/).
 - A memory never moves: its place is found once, and stays good as long as the instance lives.
 - One memory of 32-bit addresses, never shared: threads, 64-bit and multiple memories are off. So are garbage-collected
   types and exceptions, which no supported toolchain needs: what is off cannot be attacked.

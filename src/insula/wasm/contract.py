@@ -163,7 +163,7 @@ class Module(Protocol):
 
 class Instance(Guest, Protocol):
     """One live instance. After any trap, exit or missed deadline `alive` is False and it is never entered again.
-    `touched` is for whoever keeps instances: whether it was used of late."""
+    `touched` is for the pool that keeps instances: whether it was used of late."""
 
     alive: bool
     touched: bool

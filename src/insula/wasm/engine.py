@@ -1,6 +1,6 @@
 """The engine of a server: guests on fibers, on its event loop while they are quick and in a few threads where they are not.
 
-One an event loop; all of a process share one wasmtime engine (native.py), so that a module is in memory once. How a call
+One an event loop; all of a process share one wasmtime engine (machine.py), so that a module is in memory once. How a call
 is run is the scheduler's; here is what the contract promises, and the hot path: a call that is answered inline makes no
 object but its arguments and its answer.
 """
@@ -61,7 +61,7 @@ _SUSPICION = 1.0
 
 
 class _Job(Protocol):
-    """The call that an instance is busy with, for whoever ends the instance."""
+    """The call that an instance is busy with, for the code that ends the instance."""
 
     def refuse(self, error: InsulaError) -> None: ...
 

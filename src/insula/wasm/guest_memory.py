@@ -5,11 +5,11 @@ come near it. So the memory that instances have is counted: an instance is weigh
 the end of each slice, and soon after a call. Near the bound idle instances are closed (`relieve`); at the bound none is
 started.
 
-A guest can take all that it may have in one instruction, before anything is weighed. So whoever runs one takes a lease of
-the bytes by which it may grow, and gives it back when it comes out. While there is much, the lease is all that the guest's
-own limit allows. While memory is scarce it is a part of what is left, and the store's limit is set to that: a growth
-beyond it fails inside the guest. On the loop one guest runs at a time, so a lease is needed there only while memory is
-scarce.
+A guest can take all that it may have in one instruction, before anything is weighed. So the thread that runs one takes a
+lease of the bytes by which it may grow, and gives it back when it comes out. While there is much, the lease is all that the
+guest's own limit allows. While memory is scarce it is a part of what is left, and the store's limit is set to that: a
+growth beyond it fails inside the guest. On the loop one guest runs at a time, so a lease is needed there only while memory
+is scarce.
 
 While memory is scarce a tenant may have `_TIMES` times as much as is left (the dynamic thresholds of shares.py): one alone
 comes to four fifths of the whole. A small part is kept for each, however much the others take: `FLOOR` bytes, or its part

@@ -4,7 +4,7 @@ Policy
 - It is entered by one thread at a time. It is never entered again after a trap, an exit, a stop or an error of the host.
 - No exception ever passes through wasmtime. What a host function raises is kept, the guest traps, and the error is raised
   when the guest has come out.
-- A host function that has to wait suspends the guest's fiber: `wait` says what for, and whoever polls the guest sees to it
+- A host function that has to wait suspends the guest's fiber: `wait` says what for. The scheduler awaits it
   and gives the outcome to `resume_with`. Where the guest cannot be suspended, in a helper export and under a host
   function, one that has to wait is refused.
 - A helper export holds the thread that called it. In a worker it may, until the deadline. On the event loop one that is
@@ -29,13 +29,15 @@ from types import CoroutineType
 from typing import Any
 
 from insula.errors import GuestError, InsulaError
-from insula.wasm import native, wasi
+from insula.wasm import wasi
 from insula.wasm.contract import HostImport, OverranError, Signature
 from insula.wasm.faults import MAX_TOLD, StoppedError, exhausted, fault, printable, too_much, unexpected
 from insula.wasm.guest_memory import GuestMemory, Tenant
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
-from insula.wasm.native import Cell, Definition, Template
+from insula.wasm.native import callbacks
+from insula.wasm.native.cell import Cell
+from insula.wasm.native.template import Definition, Template
 from insula.wasm.pace import SPENT, Pace
 from insula.wasm.traps import EngineError
 from insula.wasm.waits import discard
@@ -393,7 +395,7 @@ def template_of(blueprint: Blueprint) -> Template:
     for binding in blueprint.bindings:
         if binding.host is not None:
             name = printable(f"{binding.module}.{binding.name}", MAX_TOLD)
-            callback = native.later(binding.signature, functools.partial(_serve, binding.host), name=name)
+            callback = callbacks.later(binding.signature, functools.partial(_serve, binding.host), name=name)
             is_later = True
         else:
             callback, is_later = _wasi_callback(binding.name)
@@ -418,5 +420,5 @@ def _wasi_callback(name: str) -> tuple[Any, bool]:
     """One callback a function of WASI, shared by every program of the process; and whether it may wait."""
     signature: Signature = wasi.FUNCTIONS[name]
     waits = name in wasi.NAPPING
-    make = native.later if waits else native.now
+    make = callbacks.later if waits else callbacks.now
     return make(signature, lambda cell, args: cell.serve_wasi(name, args)), waits

@@ -28,7 +28,7 @@ from insula.errors import DeadlineError, InsulaError
 from insula.wasm.contract import RefusalError
 from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance
-from insula.wasm.native import LONG_SLICE, SLICE
+from insula.wasm.native.cell import LONG_SLICE, SLICE
 from insula.wasm.pace import Pace
 from insula.wasm.schedule import Schedule
 from insula.wasm.steps import Steps

@@ -1,8 +1,8 @@
 """The clock that ends a guest's slice of time: one thread a process, which moves the epoch while guests run.
 
-It ticks while `used` is set again and again, and sleeps when it has not been for a while. Whoever is about to run a guest
-first sets `used` and then looks at `asleep`; the ticker first sets `asleep` and then looks at `used`: one of the two sees
-the other, so that no guest ever runs without a clock.
+It ticks while `used` is set again and again, and sleeps when it has not been for a while. A thread that is about to run a
+guest first sets `used` and then looks at `asleep`; the ticker first sets `asleep` and then looks at `used`: one of the two
+sees the other, so that no guest ever runs without a clock.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Policy
 - A bad pointer is the guest's errno 21 (EFAULT), never a trap of ours. Every count has a bound.
 - Nothing here takes long: one write takes a bounded number of bytes and lines (a short write, as on any stream), and
   random bytes are filled in slices with a rest of no time in between.
-- Nothing here sleeps: a function that has to gives a `Nap`, and whoever runs the guest sees to it, and to the deadline.
+- Nothing here sleeps: a function that has to gives a `Nap`, and the scheduler sees to it, and to the deadline.
 - Nothing here knows an engine: `Host` is all that it stands on, and `FUNCTIONS` is all that an engine needs to know.
 
 Shapes in memory, little-endian

@@ -1,0 +1,73 @@
+"""The memory of an instance, and the end of its store."""
+
+from __future__ import annotations
+
+import pytest
+
+from insula.errors import GuestError, LimitError
+from insula.wasm.contract import Engine, Limits
+from insula.wasm.engine import NativeEngine, OwnedInstance
+from insula.wasm.native.callbacks import cells
+from insula.wasm.native.library import memory_base
+from insula.wasm.pace import Pace
+from tests.wasm.native.guests import program, run
+from tests.wasm.test_contract import Steps
+
+
+async def test_a_view_is_never_older_than_what_is_read(engine: Engine) -> None:
+    made = await program(
+        engine,
+        """(module (memory (export "memory") 1) (func (export "go"))
+             (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))""",
+        limits=Limits(memory_bytes=4 << 20),
+    )
+    instance = await made.instantiate()
+    assert isinstance(instance, OwnedInstance)
+    first = memory_base(instance._context, instance._memory)
+    with pytest.raises(GuestError, match="outside its memory of 65536 bytes"):
+        instance.read(65535, 2)
+    assert instance.call("grow", 20) == 1
+    instance.write(21 * 65536 - 4, b"last")
+    assert instance.read(21 * 65536 - 4, 4) == b"last"
+    assert instance.read(65530, 12) == bytes(12)
+    assert memory_base(instance._context, instance._memory) == first, "memories do not move"
+    assert instance.call("grow", 1000) == 2**32 - 1, "memory.grow fails at the limit, without a trap"
+    for pointer, size in ((2**32 - 1, 2**32 - 1), (0, 2**32 - 1), (21 * 65536, 1), (-1, 1), (0, -1), (2**40, 1)):
+        with pytest.raises((GuestError, LimitError)):
+            instance.read(pointer, size)
+    with pytest.raises(GuestError):
+        instance.write(21 * 65536 - 3, b"last")
+    instance.close()
+    with pytest.raises(GuestError):
+        instance.read(0, 1)
+
+
+async def test_what_is_freed_is_freed_once_and_forgotten(engine: Engine) -> None:
+    made = await program(engine, '(module (memory (export "memory") 1) (func (export "go")))')
+    before = len(cells)
+    instances = [await made.instantiate() for _ in range(20)]
+    assert len(cells) == before + 20
+    for instance in [*instances, *instances]:
+        instance.close()
+    assert len(cells) == before
+    assert isinstance(engine, NativeEngine)
+    assert engine.schedule.instances == 0
+
+
+async def test_fresh_instances_leave_nothing_behind(engine: Engine) -> None:
+    import psutil
+
+    made = await program(
+        engine, '(module (memory (export "memory") 4) (func (export "go") (result i32) (i32.const 7)))'
+    )
+    pace = Pace()
+
+    async def some(count: int) -> int:
+        for _ in range(count):
+            steps = Steps("go")
+            steps.pace = pace
+            assert await run(made, steps) == b"7"
+        return int(psutil.Process().memory_info().rss)
+
+    before = await some(1000)
+    assert await some(3000) < before * 1.05

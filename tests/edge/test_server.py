@@ -134,3 +134,48 @@ async def test_rounds_leave_no_descriptor_behind() -> None:
     for _ in range(20):
         await round_()
     assert await asyncio.to_thread(process.num_fds) <= before
+
+
+REQUEST = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
+
+
+async def test_clients_that_have_connected_and_sent_before_a_stop_are_answered() -> None:
+    """They wait in the system's queue: the listener has not seen one of them yet."""
+    async with street(Limits(keep_alive_timeout=30, first_byte_timeout=30)) as here:
+        clients = [socket.create_connection((here.listener.host, here.listener.port), timeout=5) for _ in range(100)]
+        for client in clients:
+            client.send(REQUEST)
+        stopping = asyncio.create_task(here.listener.stop(5))
+        for client in clients:
+            reader, writer = await asyncio.open_connection(sock=client)
+            [(status, headers, body)] = answers(await reader.read())
+            assert (status, headers[b"connection"], body) == (200, b"close", b"hi")
+            writer.close()
+        await stopping
+
+
+async def test_a_client_that_sends_one_request_after_the_other_loses_none_to_a_stop() -> None:
+    """Its next request is on its way when the listener ends what seems idle."""
+    async with street(Limits(keep_alive_timeout=30)) as here:
+        reader, writer = await here.connect()
+        writer.write(REQUEST)
+        await reader.readuntil(b"hi")
+        stopping = asyncio.create_task(here.listener.stop(5))
+        await until(lambda: here.listener._sock.fileno() < 0)
+        writer.write(REQUEST)
+        [(status, headers, body)] = answers(await reader.read())
+        assert (status, headers[b"connection"], body) == (200, b"close", b"hi")
+        async with asyncio.timeout(2):
+            await stopping
+        writer.close()
+
+
+async def test_a_client_that_has_been_quiet_for_a_while_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("insula.edge.listener.MOMENT", 0.0)
+    async with street(Limits(keep_alive_timeout=30)) as here:
+        reader, writer = await here.connect()
+        writer.write(REQUEST)
+        await reader.readuntil(b"hi")
+        await here.listener.stop(5)
+        assert await reader.read() == b""
+        writer.close()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from insula.calls import Reply
 from insula.errors import GuestError, LimitError, UnavailableError
+from insula.services.instances import BATCH
 from insula.services.state import State
 from tests.services.conftest import Bench, Gates
 from tests.services.program import ManualClock, echo, fragile, settle
@@ -200,3 +202,38 @@ class TestSupervision:
         await clock.advance(1.0)  # it tries again by itself, since one is always kept
         assert each.service.instances()["idle"] == 1
         assert await each.outcome() == Reply(b"2")
+
+    async def test_one_turn_starts_a_bounded_number_however_many_calls_end_in_it(
+        self, bench: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=100, mailbox=200)
+        pending = [each.later(b"%d" % number) for number in range(200)]
+        await settle()
+        for _ in range(20):
+            await settle()
+        assert each.service.in_flight == 100
+        turn, started, start = 0, Counter[int](), each.service._instances.pool.start
+
+        def counted() -> None:
+            started[turn] += 1
+            start()
+
+        monkeypatch.setattr(each.service._instances.pool, "start", counted)
+        for call in pending[:100]:
+            call.cancel()
+        while started.total() < 100:
+            turn += 1
+            await asyncio.sleep(0)
+        assert max(started.values()) <= BATCH
+        for call in pending[100:]:
+            call.cancel()
+
+    async def test_none_takes_the_place_of_a_lost_one_where_another_is_ready(self, bench: Make) -> None:
+        each = await bench(Gates(), min_instances=1, max_instances=3)
+        pending = [each.later(b"wait") for _ in range(3)]
+        await settle()
+        for call in pending:
+            call.cancel()
+        await settle()
+        assert each.service.instances()["idle"] == 1

@@ -27,6 +27,8 @@ AT_ONCE = 32
 BUDGET = 0.001
 #: Seconds until accepting is tried again after the system had no descriptor or memory for a connection.
 PAUSE = 0.5
+#: Seconds for which that is not said again.
+QUIET = 60.0
 #: Turns in which the last connections are accepted: the system lets no more of them wait.
 MOST = 4096
 
@@ -47,6 +49,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         self._again: asyncio.TimerHandle | None = None
+        self._quiet_until = 0.0
         self._loop.add_reader(sock, self._accept)
 
     async def close(self) -> None:
@@ -94,7 +97,11 @@ class Acceptor:
         """The clients wait in the system's queue until descriptors are free."""
         if self._sock.fileno() < 0 or self._again is not None:
             return
-        _log.error("no more connections can be accepted (%s): raise ulimit -n, or lower limits.max_connections", error)
+        if monotonic() >= self._quiet_until:
+            self._quiet_until = monotonic() + QUIET
+            _log.error(
+                "no more connections can be accepted (%s): raise ulimit -n, or lower limits.max_connections", error
+            )
         self._loop.remove_reader(self._sock)
         self._again = self._loop.call_later(PAUSE, self._resume)
 

@@ -108,6 +108,7 @@ class HttpConnection(HttpToolsProtocol):
         super().connection_made(transport)
         self._address = self.client[0] if self.client is not None else ""
         self._made = self.loop.time()
+        self._last = self.listener.stopping
         self._ending = Ending(transport, self.loop, self.limits)
         self._parting = Parting(transport, self._linger)
         listener = self.listener

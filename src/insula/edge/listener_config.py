@@ -44,6 +44,7 @@ class ListenerConfig(uvicorn.Config):
         self.dropped = dropped
         self.emptied = emptied
         self.turned_away = 0
+        self.stopping = False  # who connects from now on has one request
         self.unread = Backlog(limits.max_unread)
 
 

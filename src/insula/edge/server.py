@@ -125,6 +125,7 @@ class Listener:
         state = server.server_state
         if not self._stopped:
             self._stopped = True
+            self._config.stopping = True
             assert self._acceptor is not None
             await self._acceptor.close()
         self._empty.clear()

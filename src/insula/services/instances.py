@@ -2,7 +2,7 @@
 
 - At least the minimum is kept while calls are taken, and one is started for each call that waits, up to the maximum. Above
   the minimum, idle ones are closed after a while (see `pool.py`).
-- One that a call killed is replaced at once.
+- One that a call killed is replaced at once, unless another one is idle or on its way.
 - When one fails to start for want of what all services share, calls without an instance are refused with that limit.
 - When one fails to start otherwise, the service is degraded, and the supervisor says when to try again. Calls that wait are
   refused (`unavailable`, with the time to come back) where no instance lives or is on its way; a service with one goes on.
@@ -32,7 +32,7 @@ _OTHERS = frozenset(("guest_memory", "instances"))
 _CROWDED = 0.5
 
 #: How many instances are started before the event loop gets its turn.
-_BATCH = 16
+BATCH = 16
 
 
 class Instances:
@@ -81,6 +81,7 @@ class Instances:
         self._refuse = refuse
         self._notify = notify
         self._retrying = False
+        self._begun = 0  # instances, in this turn of the loop
 
     def check_taking(self) -> None:
         """UnavailableError where the service takes no calls, or has no instance and may not start one yet."""
@@ -97,13 +98,25 @@ class Instances:
             return
         pool = self.pool
         minimum = 0 if self.state is State.DRAINING else pool.minimum
-        for _ in range(_BATCH):
-            if pool.total >= pool.maximum or (pool.total >= minimum and pool.starting >= len(self._waiting)):
-                return
-            if not self._may_start():
+        while pool.total < pool.maximum and (pool.total < minimum or pool.starting < len(self._waiting)):
+            if not self._may_start() or not self._has_room():
                 return
             pool.start()
-        asyncio.get_running_loop().call_soon(self.grow)
+
+    def _has_room(self) -> bool:
+        """Whether another instance may be started in this turn of the loop. A thousand calls may end in one, and each asks
+        for what comes next; what is over the batch is looked at again in the next turn."""
+        if self._begun == BATCH:
+            return False
+        if not self._begun:
+            asyncio.get_running_loop().call_soon(self._next_turn)
+        self._begun += 1
+        return True
+
+    def _next_turn(self) -> None:
+        full, self._begun = self._begun == BATCH, 0
+        if full:
+            self.grow()
 
     def shed(self) -> None:
         """Closes every idle instance above the minimum, whose memory others need now."""
@@ -115,9 +128,12 @@ class Instances:
             self._counts.passivated += 1
 
     def replace(self) -> None:
-        """Starts an instance in the place of one that was lost."""
-        if self.state in (State.READY, State.DEGRADED) and self.pool.total < self.pool.maximum and self._may_start():
-            self.pool.start()
+        """Starts an instance in the place of one that was lost, unless another one is ready for the next call."""
+        pool = self.pool
+        if self.state not in (State.READY, State.DEGRADED) or pool.idle or pool.starting:
+            return
+        if pool.total < pool.maximum and self._may_start() and self._has_room():
+            pool.start()
 
     def _may_start(self) -> bool:
         if not self._supervisor.failures:

@@ -21,6 +21,8 @@ import psutil
 from bench.turns.client import Plan, Request, Result
 from bench.turns.watched import HungError, Watched
 
+#: Seconds from the start of a probe to its first request.
+SETTLED = 0.5
 TURN, ONE_INSTRUCTION, NEIGHBOUR, HEALTH = 10.0, 50.0, 20.0, 50.0  # ms
 
 HEALTHY = Request("/health", method="GET")
@@ -86,7 +88,7 @@ class Client:
     def __init__(self, plan: Plan, folder: Path) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".json", dir=folder, delete=False) as file:
             json.dump(asdict(plan), file)
-        self._patience = plan.seconds + plan.timeout + 30
+        self._patience = plan.wait + plan.seconds + plan.timeout + 30
         command = [sys.executable, "-m", "bench.turns.client", file.name]
         self._popen = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -162,7 +164,7 @@ class Bench:
 
     def start(self, server: Watched, *requests: Request, **options: Any) -> Client:
         """A client that makes load, behind all others for the processors: it must not be what is measured."""
-        plan = Plan(server.port, list(requests), **{"seconds": self.seconds, "nice": 10, **options})
+        plan = Plan(server.port, list(requests), **{"seconds": self.seconds + SETTLED, "nice": 10, **options})
         client = Client(plan, self.folder)
         self.clients.append(client)
         return client
@@ -170,7 +172,17 @@ class Bench:
     def probe(self, server: Watched, request: Request = GREET, *, rate: float = 300, **options: Any) -> Client:
         """A light client whose latencies are a figure: four callers, and first at the processors where that may be."""
         return self.start(
-            server, request, **{"connections": 4, "rate": rate, "nice": -5, "ahead": self.ahead, **options}
+            server,
+            request,
+            **{
+                "connections": 4,
+                "rate": rate,
+                "nice": -5,
+                "ahead": self.ahead,
+                "wait": SETTLED,
+                "seconds": self.seconds,
+                **options,
+            },
         )
 
     def neighbour(self, result: Result, aim: float = NEIGHBOUR, *, name: str = "neighbour", by: str = "p99") -> None:

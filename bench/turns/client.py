@@ -46,7 +46,8 @@ class Request:
 
 @dataclass
 class Plan:
-    """What to send: for `seconds`, or `count` requests in all. `rate` is of all connections, a second; 0: no pauses."""
+    """What to send: for `seconds`, or `count` requests in all. `rate` is of all connections, a second; 0: no pauses. `wait`
+    seconds pass first: the start of a process of Python, and of others beside it, takes a core for a while."""
 
     port: int
     requests: list[Request]
@@ -57,6 +58,7 @@ class Plan:
     timeout: float = 20.0
     nice: int = 0
     ahead: bool = False
+    wait: float = 0.0
 
 
 @dataclass
@@ -122,6 +124,7 @@ class Run:
 
     async def all(self) -> Result:
         """Runs them."""
+        await asyncio.sleep(self.plan.wait)
         self.queued = Queued()
         self.queued.note()
         self.queued.beat()

@@ -67,7 +67,7 @@ def state(bench: Bench) -> None:
     other = package(bench.folder, "Other", module())
     server = bench.server(*greedy, modest)
     with bench.watching(server):
-        load = bench.start(server, call("Greedy0"), call("Greedy1"), connections=1600)
+        load = bench.start(server, call("Greedy0"), call("Greedy1"), connections=1600, seconds=bench.seconds + 2)
         time.sleep(1)
         deploys = Deploys(server, other)
         writes = bench.probe(server, call("Modest"), rate=40)

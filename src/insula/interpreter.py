@@ -1,9 +1,11 @@
 """How the interpreter of a process of our own is set: its garbage collector, and how its threads take turns.
 
 Nearly everything that a call makes goes with its last reference, so the collector finds next to nothing. What it costs is
-the look at young objects: half a microsecond each, in one go, on the event loop. So it looks at a few thousand at a time,
-two milliseconds. Objects that live on, some twenty for each call that waits, are looked at once more after millions. It
-rests during imports.
+the look at young objects: half a microsecond each, in one go, with the interpreter held, in whichever thread makes the
+object too many. Left alone it waits until so many more were made than freed: where a thousand calls end as a thousand
+others begin, that is never, and then a look is at all there is, tens of milliseconds. So while requests come it looks every
+few milliseconds, and each object is looked at once; what lives on is looked at again after millions. It rests during
+imports.
 
 A thread that runs Python gives the interpreter to another one after `SWITCH` seconds. The event loop asks for it again
 after each system call and each guest, so the interpreter's own 5 ms would add up to many times as much in one turn beside a
@@ -18,7 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Objects more than there were when the youngest are looked at, and how many looks at one generation are one at the next.
-THRESHOLDS = (700, 5, 1_000)
+THRESHOLDS = (700, 5, 50_000)
+#: Seconds between two looks while requests come.
+LOOK = 0.005
 #: Seconds.
 SWITCH = 0.0002
 
@@ -27,6 +31,12 @@ def serving() -> None:
     """From now on the collector looks at few objects at a time, and seldom at old ones, and threads take short turns."""
     gc.set_threshold(*THRESHOLDS)
     sys.setswitchinterval(SWITCH)
+
+
+def look_at_young_objects() -> None:
+    """Collects what is young, unless the collector is off."""
+    if gc.isenabled():
+        gc.collect(1)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from time import monotonic
 
+from insula.interpreter import LOOK, look_at_young_objects
 from insula.rotation import Rotation
 
 #: Seconds of a turn in which requests are begun and answers finished.
@@ -23,12 +24,13 @@ class Intake:
     """Lives on one event loop. `until` is a plain field, for the hot path: before that moment (of `time.monotonic()`) a
     request is begun without asking."""
 
-    __slots__ = ("_armed", "_end", "_tenants", "_waiting", "until")
+    __slots__ = ("_armed", "_end", "_look", "_tenants", "_waiting", "until")
 
     def __init__(self) -> None:
         self.until = 0.0
         self._end = 0.0
         self._armed = False
+        self._look = 0.0  # when young objects are looked at next
         self._waiting: Rotation[str, Callable[[], None]] = Rotation()
         self._tenants = self._waiting.tenants
 
@@ -68,6 +70,10 @@ class Intake:
 
     def _next(self) -> None:
         """Another turn has begun."""
+        now = monotonic()
+        if now >= self._look:
+            self._look = now + LOOK
+            look_at_young_objects()
         waiting = self._waiting
         if not waiting:
             self._armed = False

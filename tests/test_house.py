@@ -13,7 +13,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
-GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background", "threads", "offload"}
+GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background", "threads", "offload", "interpreter"}
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
 KNOWS: dict[str, set[str]] = {

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from functools import partial
 
-from bench.turns.bench import HEALTH, HEALTHY, Bench, load
+from bench.turns.bench import HEALTH, HEALTHY, SETTLED, Bench, load
 from bench.turns.guests import call, module, package
 
 SORTS = ("Int!", "String!", "Long", "DateTime", "[String!]", "Double!", "Boolean", "Bytes", "[Long!]", "Decimal")
@@ -35,6 +36,7 @@ def first_calls(types: str, inputs: list[str], bench: Bench) -> None:
     guest = package(bench.folder, "Large", module(answer="{}"), idl, types=types)
     with bench.watching(server, name="longest turn of the deploy, ms"):
         health = bench.probe(server, HEALTHY, rate=100)
+        time.sleep(SETTLED)
         answer = server.deploy(guest)
         if answer.status_code != 200:
             bench.figure("deployed", 0, 1, least=True, note=answer.text[:200])
@@ -43,6 +45,7 @@ def first_calls(types: str, inputs: list[str], bench: Bench) -> None:
         calls = [call("Large", f"run{n}", empty, content_type=f"application/{kind}") for n in range(len(inputs))]
         with bench.watching(server, name=f"longest turn of first calls in {kind}, ms"):
             probe = bench.probe(server, HEALTHY, rate=100)
+            time.sleep(SETTLED)
             result = bench.start(server, *calls, count=len(calls), timeout=20, seconds=20).result()
             health_then = probe.result()
         bench.made(result)

@@ -17,6 +17,7 @@ from insula.errors import PackageError
 from insula.packages.agreement import difference
 from insula.packages.archive import Extracted, extract
 from insula.packages.config import check_depth, nearest, read_config
+from insula.packages.descriptor import check_descriptor
 from insula.packages.gzipped import Limits
 from insula.packages.package import MB, Package
 from insula.schema.model import Schema, read_description
@@ -64,7 +65,7 @@ def load_package(folder: Path, digest: str) -> Package:
     config = read_config((folder / CONFIG).read_bytes())
     wasm_digest = _check_wasm(folder / WASM)
     schema = _read_schema(folder)
-    _check_descriptor((folder / DESCRIPTOR).read_bytes())
+    check_descriptor((folder / DESCRIPTOR).read_bytes(), DESCRIPTOR)
     from insula.schema.descriptors import to_descriptor_set
 
     return Package(
@@ -163,22 +164,6 @@ def _check_idl(data: bytes, description: Schema) -> None:
             f"{IDL} and {DESCRIPTION} differ: {found}",
             hint="the description is made from the IDL by `insula build`; build the package again",
         )
-
-
-def _check_descriptor(data: bytes) -> None:
-    """The package's own descriptor set must be one, for the sake of the tools that read it; the server makes its own
-    from the schema, so that it never speaks by a stranger's numbers."""
-    from protobuf.wkt import FileDescriptorSet
-
-    try:
-        files = FileDescriptorSet.from_binary(data).file
-    except (ValueError, RecursionError) as error:
-        raise PackageError(
-            f"{DESCRIPTOR} is not a protobuf FileDescriptorSet",
-            hint="`insula build` writes it; build the package again",
-        ) from error
-    if not any(file.name for file in files):
-        raise PackageError(f"{DESCRIPTOR} describes no protobuf file", hint="build the package again")
 
 
 def _migrations(folder: Path) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from insula.schema.model import Schema
 from insula.schema.names import split_list
+from insula.schema.protowire import read_varint
 from insula.schema.scalars import SCALARS, TIMESTAMP_MESSAGE
 
 _CONTINUED = bytes(range(128, 256))
@@ -56,13 +57,13 @@ class FieldCount:
                     if not outer:
                         return False
                     end, fields = outer.pop()
-                tag, at = _varint(body, at)
+                tag, at = read_varint(body, at)
                 count += 1
                 if count > most:
                     return True
                 wire = tag & 7
                 if wire == 0:
-                    _, at = _varint(body, at)
+                    _, at = read_varint(body, at)
                 elif wire == 1:
                     at += 8
                 elif wire == 5:
@@ -75,7 +76,7 @@ class FieldCount:
                     if groups < 0:
                         return False
                 elif wire == 2:
-                    size, at = _varint(body, at)
+                    size, at = read_varint(body, at)
                     number = tag >> 3
                     stop = at + size
                     if stop > end:
@@ -98,18 +99,3 @@ class FieldCount:
                     return False
         except IndexError:
             return False
-
-
-def _varint(body: bytes, at: int) -> tuple[int, int]:
-    byte = body[at]
-    at += 1
-    if byte < 128:
-        return byte, at
-    value = byte & 127
-    for shift in range(7, 70, 7):
-        byte = body[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-    raise IndexError

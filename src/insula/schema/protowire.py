@@ -1,4 +1,4 @@
-"""Writing protobuf's wire format: the four lines of it that a descriptor needs.
+"""Protobuf's wire format: the few lines of it that a descriptor and a count of fields need.
 
 A descriptor is made whenever a package is read, also while the server starts; loading a protobuf library for it would
 cost more than the start may take in all.
@@ -30,3 +30,19 @@ def block(field: int, value: bytes) -> bytes:
 def text(field: int, value: str) -> bytes:
     """A string field."""
     return block(field, value.encode())
+
+
+def read_varint(body: bytes, at: int) -> tuple[int, int]:
+    """The number at `at`, and where it ends. IndexError where it does not."""
+    byte = body[at]
+    at += 1
+    if byte < 128:
+        return byte, at
+    value = byte & 127
+    for shift in range(7, 70, 7):
+        byte = body[at]
+        at += 1
+        value |= (byte & 127) << shift
+        if byte < 128:
+            return value, at
+    raise IndexError

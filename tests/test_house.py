@@ -42,7 +42,7 @@ KNOWS: dict[str, set[str]] = {
     "api": {"deployments", "edge", "settings"},
     "build": {"packages", "schema"},
     "interpreter": set(),
-    "cli": {"build", "packages", "settings", "logs", "server", "interpreter"},
+    "cli": {"build", "packages", "settings", "logs", "server"},
     "assembly": {
         "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings",
         "storage", "transcoding", "wasm",
@@ -50,7 +50,7 @@ KNOWS: dict[str, set[str]] = {
     "examples": set(),
     "server": {"assembly", "deployments", "edge", "examples", "logs", "settings"},
     "__init__": {"server", "settings"},
-    "__main__": {"cli", "interpreter"},
+    "__main__": {"cli"},
 }  # fmt: skip
 
 FILES = sorted(SOURCE.rglob("*.py"))

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import gc
 import sys
+import weakref
 from collections.abc import Iterator
 
 import pytest
 
-from insula.interpreter import SWITCH, THRESHOLDS, importing, serving
+from insula.interpreter import SWITCH, THRESHOLDS, importing, look_at_young_objects, serving
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +45,25 @@ def test_a_server_looks_for_little_garbage_at_a_time_and_its_threads_take_short_
     serving()
     assert gc.get_threshold() == THRESHOLDS
     assert sys.getswitchinterval() == pytest.approx(SWITCH)
+
+
+class Ring:
+    """In a cycle with itself."""
+
+    def __init__(self) -> None:
+        self.myself = self
+
+
+def test_what_is_young_is_collected_and_looked_at_once() -> None:
+    serving()
+    ring = weakref.ref(Ring())
+    look_at_young_objects()
+    assert ring() is None
+    assert gc.get_count()[1] == 0, "what lives on is old now"
+
+
+def test_nothing_is_collected_where_the_collector_is_off() -> None:
+    gc.disable()
+    ring = weakref.ref(Ring())
+    look_at_young_objects()
+    assert ring() is not None

@@ -668,3 +668,12 @@ async def test_the_public_port_is_an_asgi_application(tmp_path: Path) -> None:
     await inbox.put({"type": "lifespan.shutdown"})
     assert (await outbox.get())["type"] == "lifespan.shutdown.complete"
     await lifespan
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells how large the table is")
+def test_the_table_of_open_files_has_its_size_from_the_start(tmp_path: Path) -> None:
+    """Else Linux makes it larger while connections come, and the loop stands still for that."""
+    with process(tmp_path) as server:
+        status = Path(f"/proc/{server.popen.pid}/status").read_text()
+    [size] = [int(line.split()[1]) for line in status.splitlines() if line.startswith("FDSize:")]
+    assert size >= 4096

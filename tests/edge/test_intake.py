@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from insula.edge import intake as room
-from insula.edge.intake import BUDGET, Intake
+from insula.edge.intake import BUDGET, ROAD, Intake
 from tests.clock import Clock
 
 
@@ -87,3 +87,36 @@ async def test_work_and_requests_wait_where_the_turn_is_over(clock: Clock) -> No
     assert done == ["at once"]
     await turn
     assert done == ["at once", "later"]
+
+
+async def test_tasks_that_go_on_later_are_counted_before_they_do(clock: Clock) -> None:
+    """A turn lets no more of them go on than it has time for; their work comes after it."""
+    intake, granted = Intake(), list[int]()
+    waited = [asyncio.get_running_loop().create_future() for _ in range(200)]
+    after = [intake.after("a", each) for each in waited]
+    for each in waited:
+        each.set_result("done")
+    while not all(turn.done() for turn in after):
+        clock.at += BUDGET  # the next turn
+        before = sum(turn.done() for turn in after)
+        await asyncio.sleep(0)
+        granted.append(sum(turn.done() for turn in after) - before)
+    assert max(granted) <= 2 * BUDGET / ROAD + 1  # the end of a turn and the beginning of the next
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["while it is waited for", "while its turn is waited for"])
+async def test_a_client_that_leaves_takes_what_it_waits_for_with_it(
+    late: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    intake = Intake()
+    waited: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    after = intake.after("a", waited)
+    if late:
+        monkeypatch.setattr(Intake, "run", lambda *_: None)  # no turn has time
+        waited.set_exception(KeyError("lost"))
+        await asyncio.sleep(0)
+    after.cancel()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert waited.cancelled() == (not late)
+    assert ("KeyError: 'lost'" in caplog.text) == late

@@ -227,13 +227,12 @@ class Application:
     async def _arrived(self, answer: Answer, route: Route, receive: Receive) -> Response:
         """The answer when it is there, as `_awaited`."""
         while not isinstance(answer, Response):
-            if isinstance(answer, Later):
-                result = await _awaited(answer.waited, route, receive)
-                await self._turn(route, receive)
-                answer = answer.finish(result)
-            else:
-                answer = await _awaited(answer, route, receive)
-                await self._turn(route, receive)
+            waited = answer.waited if isinstance(answer, Later) else answer
+            await _awaited(self.intake.after(route.tenant, waited), route, receive)
+            if waited.cancelled():
+                raise InsulaError("the call was cancelled", code=Code.CANCELED)
+            made = waited.result()
+            answer = answer.finish(made) if isinstance(answer, Later) else made
         return answer
 
     async def _turn(self, route: Route, receive: Receive) -> None:

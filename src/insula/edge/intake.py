@@ -3,7 +3,7 @@
 A thousand clients that send at the same moment are a thousand answers in one turn: tens of milliseconds, in which nothing
 else runs. So a turn begins requests, and finishes answers that come later, for `BUDGET` seconds. What is over waits for the
 next turns, in a queue a tenant, and the tenants take their turns in rotation: one whose callers flood the server delays
-them, and no other's.
+them, and no other's. A tenant is a service, or, for what is not known to be a call of one, the address of a client.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ import asyncio
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
+from typing import Any
 
+from insula.background import unheard
 from insula.interpreter import LOOK, look_at_young_objects
 from insula.rotation import Rotation
 
 #: Seconds of a turn in which requests are begun and answers finished.
 BUDGET = 0.002
+#: Seconds that a request of the ordinary road takes of the loop once its turn has come.
+ROAD = 0.0001
 
 
 class Intake:
@@ -61,8 +65,35 @@ class Intake:
         if now < self.until or not self.is_over(tenant, now):
             return None
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.wait(tenant, partial(_come, turn))
+        self.wait(tenant, partial(self._grant, turn))
         return turn
+
+    def after(self, tenant: str, waited: asyncio.Future[Any]) -> asyncio.Future[None]:
+        """Done once `waited` is done and a turn has time for what follows. Cancelling it cancels `waited`."""
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def come(_: asyncio.Future[Any]) -> None:
+            self.run(tenant, partial(self._grant, turn))
+
+        def gone(turn: asyncio.Future[None]) -> None:
+            if not turn.cancelled():
+                return
+            if not waited.done():
+                waited.cancel()
+            elif not waited.cancelled():
+                unheard(waited.exception(), "a call")
+
+        waited.add_done_callback(come)
+        turn.add_done_callback(gone)
+        return turn
+
+    def _grant(self, turn: asyncio.Future[None]) -> None:
+        """Lets a task of the ordinary road go on. It does so after this turn's work, and is counted here."""
+        if not turn.done():  # its client may have left
+            turn.set_result(None)
+            self._end -= ROAD
+            if self.until:
+                self.until = self._end
 
     def _arm(self) -> None:
         self._armed = True
@@ -87,8 +118,3 @@ class Intake:
             if monotonic() >= self._end:
                 break
         self.until = 0.0 if waiting else self._end
-
-
-def _come(turn: asyncio.Future[None]) -> None:
-    if not turn.done():  # who waited may have left
-        turn.set_result(None)

@@ -1,7 +1,7 @@
 """A listener: one bound socket, one application, in the loop that is already running.
 
 The socket is bound before anything else is started, so that a port in use is one plain line and not a failed start.
-Several listeners share one loop and none touches a signal: whoever runs the server decides when they stop.
+Several listeners share one loop and none touches a signal: the server decides when they stop.
 """
 
 from __future__ import annotations

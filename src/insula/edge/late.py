@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from insula.background import unheard
 from insula.edge.answers import checked, failed
@@ -18,8 +18,13 @@ from insula.edge.exchange import Answer, Head, Later, Response
 from insula.edge.header_memo import Known
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
 
-if TYPE_CHECKING:
-    from insula.edge.fast_connection import FastConnection
+
+class Asker(Protocol):
+    """The connection that asked: it gets the answer, once."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def answered(self, late: LateAnswer, response: Response) -> None: ...
 
 
 class LateAnswer:
@@ -54,7 +59,7 @@ class LateAnswer:
         self._app = app
         self._answer = answer
 
-    def begin(self, connection: FastConnection) -> None:
+    def begin(self, connection: Asker) -> None:
         """Waits for the answer, which goes to `connection.answered`."""
         self._connection = connection
         self._app.metrics.in_flight += 1

@@ -1,5 +1,5 @@
 """The one look of the pages that Insula writes itself: no script, nothing loaded from elsewhere, light or dark as the
-reader has it. Whoever makes a page escapes what it puts in.
+reader has it. The maker of a page escapes what it puts in.
 """
 
 from __future__ import annotations

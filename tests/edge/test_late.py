@@ -213,7 +213,7 @@ async def test_an_answer_that_nobody_waits_for_is_dropped(how: str, caplog: pyte
         waited: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         late = LateAnswer(here.lane.app, known, Head("POST", b"/do", b"", []), Later(waited, said), 0)
         deaf = Deaf()
-        late.begin(deaf)  # type: ignore[arg-type]
+        late.begin(deaf)
         if how == "failed":
             waited.set_exception(InsulaError("too late"))
         elif how == "a mistake":

@@ -50,9 +50,9 @@ class Application:
     """`table` is swapped whole by assignment; requests under way keep the route that they have found.
 
     `missing` is the route of what has none; its handler refuses. `checks` are asked in order at every request, and are
-    swapped whole as well. A part that keeps something that follows from the two is told of a new one by `on_change`. `backlog`
-    bounds what has come of bodies that are not whole. Whole ones have the same bound until their answer is there; each
-    service has its share of that, of the threads of `offload`, and of the turns in which handlers get large bodies.
+    swapped whole as well. A part that keeps something that follows from the two is told of a new one by `on_change`.
+    `backlog` bounds what has come of bodies that are not whole. Whole ones have the same bound until their answer is there;
+    each service has its share of that, of the threads of `offload`, and of the turns in which handlers get large bodies.
     """
 
     def __init__(

@@ -66,6 +66,16 @@ class Record:
         self.first.append(len(self.calls))
         return self.call(export, *args)
 
+    def put_in(self, export: str, data: bytes, first: bool = False) -> int:
+        pointer = (self.first_call if first else self.call)(export, len(data) or 1)
+        if pointer:
+            self.write(pointer, data)
+        return pointer
+
+    def drop(self, export: str, *pointers: int) -> None:
+        for pointer in pointers:
+            self.call(export, pointer)
+
     def shortage(self, what: str) -> InsulaError | None:
         return LimitError(what) if self._full else None
 

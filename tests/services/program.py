@@ -104,6 +104,11 @@ class MemoryInstance:
     def first_call(self, export: str, *args: int) -> int:
         return 0
 
+    def put_in(self, export: str, data: bytes, first: bool = False) -> int:
+        return 0
+
+    def drop(self, export: str, *pointers: int) -> None: ...
+
     def shortage(self, what: str) -> InsulaError | None:
         return None
 

@@ -19,6 +19,7 @@ A refusal is an answer: the guest goes on. Memory that it cannot give, or a resu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 import msgspec
 
@@ -105,8 +106,10 @@ class _SixCalls:
         self._method = method
 
     def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
-        method = _put(guest, self._method, first=True)
-        return method, len(self._method), _put(guest, payload), len(payload)
+        name = self._method
+        method = guest.put_in("allocate", name, True) or _short(guest, "allocate", len(name))
+        taken = guest.put_in("allocate", payload) or _short(guest, "allocate", len(payload))
+        return method, len(name), taken, len(payload)
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
         method, _, payload, _ = args
@@ -118,12 +121,11 @@ class _SixCalls:
             refusal = _refused(guest, result)
             pointer &= _POINTER_BITS
         try:
-            guest.call("deallocate", method)
-            if payload != method:
-                guest.call("deallocate", payload)
             # A guest may answer in a buffer that it was given: no pointer is freed twice, and 0 is none.
-            if pointer and pointer != method and pointer != payload:
-                guest.call("deallocate", pointer)
+            if pointer and pointer != method != payload != pointer:
+                guest.drop("deallocate", method, payload, pointer)
+            else:
+                guest.drop("deallocate", *dict.fromkeys((method, payload, pointer or method)))
         except OverranError:
             guest.retire()  # the answer is whole
         if refusal is not None:
@@ -145,7 +147,7 @@ class _OneCall:
         length = len(payload)
         if length > guest.room:
             size = max(length, FIRST_BUFFER)
-            guest.room_at = _memory(guest, "insula_input", size, first=True)
+            guest.room_at = guest.first_call("insula_input", size) or _short(guest, "insula_input", size)
             guest.room = size
         guest.write(guest.room_at, payload)
         return self.number, length
@@ -181,23 +183,10 @@ def _refusal(text: bytes) -> RefusalError:
     return RefusalError(answer.error[:MAX_ERROR_TEXT], code=code_named(answer.code))
 
 
-def _put(guest: Guest, data: bytes, *, first: bool = False) -> int:
-    # Never 0 bytes: some allocators answer 0 to that, which would be no memory.
-    pointer = _memory(guest, "allocate", max(1, len(data)), first=first)
-    guest.write(pointer, data)
-    return pointer
-
-
-def _memory(guest: Guest, export: str, size: int, *, first: bool) -> int:
-    pointer = guest.first_call(export, size) if first else guest.call(export, size)
-    _check(guest, export, size, pointer)
-    return pointer
-
-
-def _check(guest: Guest, export: str, size: int, pointer: int) -> None:
-    if pointer == 0:
-        what = f"the guest has no memory for {size} bytes"
-        raise guest.shortage(what) or GuestError(f"{what}, though no growth was refused: its {export} answered 0")
+def _short(guest: Guest, export: str, size: int) -> NoReturn:
+    """The guest gave 0, which is no memory."""
+    what = f"the guest has no memory for {max(1, size)} bytes"
+    raise guest.shortage(what) or GuestError(f"{what}, though no growth was refused: its {export} answered 0")
 
 
 def _take(guest: Guest, args: tuple[int, ...]) -> bytes | None:
@@ -209,11 +198,12 @@ def _take(guest: Guest, args: tuple[int, ...]) -> bytes | None:
 
 
 def _give(guest: Guest, answer: bytes) -> tuple[int, ...]:
-    return _put(guest, answer), len(answer)
+    return guest.put_in("allocate", answer) or _short(guest, "allocate", len(answer)), len(answer)
 
 
 def _give_at(guest: Guest, answer: bytes, pointer: int) -> tuple[int, ...]:
-    _check(guest, "allocate", len(answer), pointer)
+    if not pointer:
+        _short(guest, "allocate", len(answer))
     guest.write(pointer, answer)
     return pointer, len(answer)
 

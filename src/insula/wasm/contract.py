@@ -63,6 +63,13 @@ class Guest(Protocol):
     def first_call(self, export: str, *args: int) -> int:
         """`call`, where it is the first of an exchange: what went before has no part in how the exchange fails."""
 
+    def put_in(self, export: str, data: bytes, first: bool = False) -> int:
+        """`call` of a helper export that makes room, for at least one byte, and `write` of the data there. Where it is; 0
+        where the guest has no room, and nothing is written."""
+
+    def drop(self, export: str, *pointers: int) -> None:
+        """`call` of a helper export for one pointer after the other."""
+
     def shortage(self, what: str) -> InsulaError | None:
         """The `resource_exhausted` to raise where the guest fails by `what` after a growth of its memory was refused in
         the same exchange; None where none was."""

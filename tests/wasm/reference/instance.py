@@ -140,6 +140,16 @@ class ThreadInstance:
         entry = self._export(ENTER + export)
         return self._call(export, entry if isinstance(entry, wasmtime.Func) else self._function(export), args)
 
+    def put_in(self, export: str, data: bytes, first: bool = False) -> int:
+        pointer = (self.first_call if first else self.call)(export, len(data) or 1)
+        if pointer:
+            self.write(pointer, data)
+        return pointer
+
+    def drop(self, export: str, *pointers: int) -> None:
+        for pointer in pointers:
+            self.call(export, pointer)
+
     def _call(self, export: str, function: wasmtime.Func, args: tuple[int, ...]) -> int:
         signature = self._signatures.get(export)
         if signature is None:

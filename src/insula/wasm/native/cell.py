@@ -209,6 +209,55 @@ class Cell(Store, ABC):
         """`call`, where it is the first of an exchange: the module forgets that a growth was refused."""
         return self.call(ENTER + export, *args)
 
+    def put_in(self, export: str, data: bytes, first: bool = False) -> int:
+        """`call` and `write` in one step, as `swap` is for an exchange: each of the two costs more than the guest."""
+        size = len(data)
+        if self.depth or self.template.waits:
+            pointer = (self.first_call if first else self.call)(export, size or 1)
+        else:
+            entry = (self._firsts if first else self._helpers).get(export) or self._placer(export, first)
+            self.helpers += 1
+            try:
+                entry.fill_raw(self._raw, 0, size or 1)
+            except struct.error:
+                raise self._wrong_count(export) from None
+            error = call_raw(*entry.raw)
+            out = self._out
+            if error or out[0]:
+                out[1] = error or 0
+                raise self._end()
+            pointer = self._raw[0] & entry.mask
+        if pointer:
+            end = pointer + size
+            if end > self._size:
+                self._check(pointer, size)
+            self._view[pointer:end] = data
+        return pointer
+
+    def _placer(self, export: str, first: bool) -> Entry:
+        if not first:
+            return self._helper(export)
+        entry = self._firsts[export] = self._helper(ENTER + export)
+        return entry
+
+    def drop(self, export: str, *pointers: int) -> None:
+        if self.depth or self.template.waits:
+            for pointer in pointers:
+                self.call(export, pointer)
+            return
+        entry = self._helpers.get(export) or self._helper(export)
+        fill, raw, arguments, out = entry.fill_raw, self._raw, entry.raw, self._out
+        try:
+            for pointer in pointers:
+                self.helpers += 1
+                fill(raw, 0, pointer)
+                error = call_raw(*arguments)
+                if error or out[0]:
+                    out[1] = error or 0
+                    raise self._end()
+        except struct.error:
+            raise self._wrong_count(export) from None
+
     def _call_on_fiber(self, export: str, entry: Entry, args: tuple[int, ...]) -> int:
         """A small export of a module that could come to an import that waits: a fiber, perhaps upon a fiber. It never
         yields, and what waits is refused, so that one poll is enough."""

@@ -37,7 +37,18 @@ class Store:
     there is no instance: before it is made, and once it is gone."""
 
     __slots__ = (
-        *("_arguments", "_bytes", "_context", "_entries", "_error", "_helpers", "_instance", "_memory", "_memory_most"),
+        *(
+            "_arguments",
+            "_bytes",
+            "_context",
+            "_entries",
+            "_error",
+            "_firsts",
+            "_helpers",
+            "_instance",
+            "_memory",
+            "_memory_most",
+        ),
         *("_out", "_pointer", "_raw", "_results", "_size", "_store", "_trap", "_view", "context", "lost", "template"),
     )
 
@@ -53,6 +64,7 @@ class Store:
         self._instance = bindings.wasmtime_instance_t()
         self._entries: dict[str, Entry] = {}
         self._helpers: dict[str, Entry] = {}
+        self._firsts: dict[str, Entry] = {}  # of an exchange: the module forgets that a growth was refused
         self._memory: Any = None
         self._view = memoryview(b"")
         self._bytes: Any = b""
@@ -86,6 +98,7 @@ class Store:
         self._memory = None
         self._entries.clear()
         self._helpers.clear()
+        self._firsts.clear()
         store.close()
         self.template.living.discard(self.context)
         self.template.left()

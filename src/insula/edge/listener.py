@@ -144,8 +144,14 @@ class HttpConnection(HttpToolsProtocol):
             running.message_event.set()
         self.pipeline.clear()
         super().connection_lost(exc)
+        self._part()
         if not self.connections:
             self.listener.emptied()
+
+    def _part(self) -> None:
+        """Leaves no circle behind: a connection goes with its last reference, not at some later look of the collector."""
+        self._running = None
+        self.cycle = self.parser = self._ahead = self._parting = None  # type: ignore[assignment]
 
     def shutdown(self) -> None:
         """The listener stops: ends the connection after the requests that it has begun, or now. Where the client may be

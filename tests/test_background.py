@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
-from insula.background import Tasks, carried_through, thread, told
+from insula.background import Tasks, carried_through, fail, thread, told
+from insula.errors import LimitError, forget_frames
+from insula.offload import Offload
+from insula.threads import Threads
 
 
 async def fails() -> None:
@@ -138,3 +143,44 @@ def _named(tree: ast.AST, call: ast.Call, kept: set[str]) -> bool:
         isinstance(node, ast.Assign) and node.value is call and ast.unparse(node.targets[0]) in kept
         for node in ast.walk(tree)
     )
+
+
+class Held:
+    """What the frame of a failure has in hand: a body of megabytes."""
+
+
+@pytest.mark.parametrize("where", ["a future", "a thread", "a thread of the services"])
+async def test_a_refusal_leaves_no_frames_behind(where: str) -> None:
+    """A future would keep them, and they the future: what they hold would wait for the garbage collector."""
+    held: list[weakref.ref[Held]] = []
+
+    def refuse() -> None:
+        body = Held()
+        held.append(weakref.ref(body))
+        raise LimitError("too much")
+
+    threads, offload = Threads(1, "test"), Offload()
+    gc.disable()
+    try:
+        future: asyncio.Future[None]
+        if where == "a thread":
+            future = threads.run(refuse)
+        elif where == "a thread of the services":
+            future = offload.run("a", refuse)
+        else:
+            future = asyncio.get_running_loop().create_future()
+            try:
+                refuse()
+            except LimitError as error:
+                fail(future, error)
+        try:
+            await future
+        except LimitError as error:
+            forget_frames(error)  # as the edge does, once it has told it
+        del future
+        await asyncio.sleep(0)
+        assert held[0]() is None
+    finally:
+        gc.enable()
+        offload.close()
+        threads.close()

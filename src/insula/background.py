@@ -37,6 +37,14 @@ def told(future: F, what: str, *, endless: bool = False) -> F:
     return future
 
 
+def fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    """Ends a future with an error. A future keeps the frames that its error came through, and is mostly among their
+    variables, with the body that was refused: the frames of a refusal (InsulaError) tell nothing, and are let go first."""
+    if isinstance(error, InsulaError):
+        forget_frames(error)
+    future.set_exception(error)
+
+
 def unheard(error: BaseException | None, what: str) -> None:
     """Logs the error of work whose caller has left. A refusal (InsulaError) concerned the caller alone."""
     if error is None:

@@ -4,8 +4,9 @@ Nearly everything that a call makes goes with its last reference, so the collect
 the look at young objects: half a microsecond each, in one go, with the interpreter held, in whichever thread makes the
 object too many. Left alone it waits until so many more were made than freed: where a thousand calls end as a thousand
 others begin, that is never, and then a look is at all there is, tens of milliseconds. So while requests come it looks every
-few milliseconds, and each object is looked at once; what lives on is looked at again after millions. It rests during
-imports.
+few milliseconds, and each object is looked at once; what lives on is looked at again after a minute of that at the soonest,
+since it takes some 50 ms. So nothing that is large, or made for each request or connection, may be in a circle. It rests
+during imports.
 
 A thread that runs Python gives the interpreter to another one after `SWITCH` seconds. The event loop asks for it again
 after each system call and each guest, so the interpreter's own 5 ms would add up to many times as much in one turn beside a
@@ -20,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 #: Objects more than there were when the youngest are looked at, and how many looks at one generation are one at the next.
-THRESHOLDS = (700, 5, 50_000)
+THRESHOLDS = (700, 5, 12_000)
 #: Seconds between two looks while requests come.
 LOOK = 0.005
 #: Seconds.

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from insula.background import unheard
+from insula.background import fail, unheard
 from insula.errors import UnavailableError
 from insula.rotation import Rotation
 from insula.shares import Shares
@@ -96,7 +96,7 @@ class Offload:
                 work = self._pool.run(job.call)
             except UnavailableError as error:
                 self._shares.give(job.tenant)
-                job.result.set_exception(error)
+                fail(job.result, error)
                 continue
             self._running[job.tenant] += 1
             work.add_done_callback(partial(self._done, job))
@@ -113,7 +113,7 @@ class Offload:
         if job.result.done():
             unheard(error, "work in a thread for a service")
         elif error is not None:
-            job.result.set_exception(error)
+            fail(job.result, error)
         else:
             job.result.set_result(work.result())
         self._next()

@@ -19,7 +19,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from insula.background import thread, unheard
+from insula.background import fail, thread, unheard
 from insula.errors import UnavailableError
 
 log = logging.getLogger("insula.threads")
@@ -93,7 +93,7 @@ class Threads:
         if future.done():
             unheard(error, f"work in a thread of {self._name}")
         elif error is not None:
-            future.set_exception(error)
+            fail(future, error)
         else:
             future.set_result(result)
 

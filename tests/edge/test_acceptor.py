@@ -170,3 +170,18 @@ async def test_nobody_connects_between_the_last_accept_and_the_close(
     monkeypatch.setattr(acceptor, "_sock", Between())
     await acceptor.close()
     assert seen == ["not connected"]
+
+
+async def test_a_stop_without_descriptors_leaves_no_timer(
+    turns: Turns, clients: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(room, "PAUSE", 0.0)
+    wrong: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    sock = Poor(bind("127.0.0.1", 0), errno.EMFILE)
+    connect(clients, sock)  # type: ignore[arg-type]
+    acceptor = Acceptor(sock, lambda: Made(turns))  # type: ignore[arg-type]
+    await until(lambda: sock.asked)
+    await acceptor.close()
+    await until(lambda n=turns.now: turns.now > n + 5)  # type: ignore[misc]
+    assert wrong == []

@@ -17,6 +17,7 @@ from insula.edge.routes import RouteTable
 from insula.errors import Code, InsulaError
 from tests.edge.conftest import Street, answers, statuses, until
 from tests.edge.roads import CLOSE, PLAIN, Roads, Told, post, roads
+from tests.edge.test_fast_connection import connections
 
 LIMITS = Limits(keep_alive_timeout=0.15, linger=0.3)
 
@@ -269,3 +270,38 @@ async def test_what_waits_when_the_server_stops_has_its_grace() -> None:
         assert (status, headers[b"connection"], body) == (200, b"close", b"done")
         await stopping
         writer.close()
+
+
+@pytest.mark.parametrize("how", ["their time is over", "the server stops", "their clients leave"])
+async def test_a_turn_gives_up_a_bounded_number(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with roads(LIMITS) as here:
+        waits = waiting(here.lane)
+        clients = [await here.lane.connect() for _ in range(20)]
+        for _, writer in clients:
+            writer.write(post())
+        await until(lambda: len(waits.begun) == 20)
+        turn, cancelled = 0, Counter[int]()
+        for waited in waits.begun:
+            waited.add_done_callback(lambda _: cancelled.update([turn]))
+        monkeypatch.setattr("insula.edge.intake.BUDGET", 0.0)
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if cancelled.total() < 20:
+                asyncio.get_running_loop().call_soon(count)
+
+        count()
+        for connection in connections(here.lane):
+            late = connection._running
+            assert isinstance(late, LateAnswer)
+            if how == "their time is over":
+                late._late()
+            elif how == "the server stops":
+                late.cut_off()
+            else:
+                connection.abort()
+        await until(lambda: cancelled.total() == 20)
+        assert max(cancelled.values()) <= 2
+        for _, writer in clients:
+            writer.close()

@@ -50,11 +50,13 @@ class Acceptor:
         self._tasks = Tasks()
         self._again: asyncio.TimerHandle | None = None
         self._quiet_until = 0.0
+        self._closing = False
         self._loop.add_reader(sock, self._accept)
 
     async def close(self) -> None:
-        """Accepts what has connected until now, and closes the socket. Returns once each of those has its protocol; a
-        client that connects from now on is refused by the system."""
+        """Accepts what has connected until now, as far as there are descriptors, and closes the socket. Returns once each
+        of those has its protocol; a client that connects from now on is refused by the system."""
+        self._closing = True
         if self._again is not None:
             self._again.cancel()
         self._loop.remove_reader(self._sock)
@@ -95,15 +97,14 @@ class Acceptor:
 
     def _pause(self, error: OSError) -> None:
         """The clients wait in the system's queue until descriptors are free."""
-        if self._sock.fileno() < 0 or self._again is not None:
-            return
         if monotonic() >= self._quiet_until:
             self._quiet_until = monotonic() + QUIET
             _log.error(
                 "no more connections can be accepted (%s): raise ulimit -n, or lower limits.max_connections", error
             )
-        self._loop.remove_reader(self._sock)
-        self._again = self._loop.call_later(PAUSE, self._resume)
+        if not self._closing:
+            self._loop.remove_reader(self._sock)
+            self._again = self._loop.call_later(PAUSE, self._resume)
 
     def _resume(self) -> None:
         self._again = None

@@ -30,7 +30,7 @@ from insula.edge.lane import Lane
 from insula.edge.last_words import Last
 from insula.edge.late import LateAnswer
 from insula.edge.limits import Limits
-from insula.edge.listener import HttpConnection, Reading
+from insula.edge.listener import COUNTED_FROM, HttpConnection, Reading
 from insula.edge.listener_config import ListenerConfig
 
 #: Answers out of one read before other connections have their turn, and seconds that they may take.
@@ -75,6 +75,7 @@ class FastConnection(HttpConnection):
         self._memo = config.lane.memo
         self._intake = config.intake
         self._waits = False  # what is held waits for a later turn of the loop
+        self._ended = False  # and the client has no more to say after it
         self._scheme = "http"
         self._plain = False  # nothing is under way here: see `_settled`
         self._answered = 0.0  # when the lane last answered, of time.monotonic()
@@ -100,9 +101,11 @@ class FastConnection(HttpConnection):
     def _quiet_since(self) -> float:
         return max(super()._quiet_since(), self._answered)
 
-    def eof_received(self) -> None:
-        self._come_in()
-        super().eof_received()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        if self._waits:
+            self._ended = True
+            return True
+        return super().eof_received()
 
     # bytes in
 
@@ -266,6 +269,9 @@ class FastConnection(HttpConnection):
         self._held = data
         self._waits = True
         self._intake.wait(tenant, self._come_in)
+        if len(data) >= COUNTED_FROM:
+            self.flow.pause_reading()
+            self._count_ahead()
 
     def _come_in(self) -> None:
         """Begins what waits for its turn, if it still does."""
@@ -275,6 +281,15 @@ class FastConnection(HttpConnection):
                 data, self._held = self._held, b""
                 self.flow.resume_reading()
                 super().data_received(data)
+            if self._ended and not self.transport.is_closing():
+                self._ended = False
+                super().eof_received()
+
+    def _overdue(self) -> None:
+        if self._waits:  # it is the server that is late
+            self._timer = self.loop.call_later(self.limits.head_timeout, self._overdue)
+        else:
+            super()._overdue()
 
     def _take_begun(self) -> bytes:
         """What has come of a message that waits for its rest; it waits no longer."""

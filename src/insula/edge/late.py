@@ -8,6 +8,7 @@ thousand answers that come at once are not one long turn. It ends once: with an 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
@@ -68,7 +69,7 @@ class LateAnswer:
 
     def cut_off(self) -> None:
         """The server stops, and this request has had its grace: it still gets a whole answer."""
-        self._give_up(UnavailableError("the server stopped before there was an answer", retry_after=1.0))
+        self._later(UnavailableError("the server stopped before there was an answer", retry_after=1.0))
 
     @property
     def message_event(self) -> LateAnswer:
@@ -80,7 +81,10 @@ class LateAnswer:
         if self.disconnected and not self._over:
             self._end()
             self.known.stats.record(CLIENT_GONE, monotonic() - self.head.received, self.bytes_in, 0)
-            self._waited.cancel()
+            self._app.intake.run(self.known.route.tenant, self._cancel)
+
+    def _cancel(self) -> None:
+        self._waited.cancel()
 
     @property
     def _waited(self) -> asyncio.Future[Any]:
@@ -118,7 +122,11 @@ class LateAnswer:
         self._connection.answered(self, response)
 
     def _late(self) -> None:
-        self._give_up(DeadlineError("the call's time was over before there was an answer"))
+        self._later(DeadlineError("the call's time was over before there was an answer"))
+
+    def _later(self, error: InsulaError) -> None:
+        """Gives up in a turn that has time."""
+        self._app.intake.run(self.known.route.tenant, partial(self._give_up, error))
 
     def _give_up(self, error: InsulaError) -> None:
         if not self._over:

@@ -54,6 +54,8 @@ PARSED = 2560
 TURNED_AWAY = 64
 #: Seconds that a connection stays open, when the listener stops, to a client that may be sending a request.
 MOMENT = 0.1
+#: Seconds that an answer is still waited for once the client has ended its half of the connection.
+HEARD_OUT = 0.5
 
 
 class Reading(enum.Enum):
@@ -87,6 +89,7 @@ class HttpConnection(HttpToolsProtocol):
         self._farewell = b""  # the last answer, due when those before it have been given
         self._fault: Last | None = None  # what a parser callback found wrong
         self._turned_away = False
+        self._heard_out = False  # the client has ended its half
         self._last = False  # the request at hand, or the next one, is the last
         self._ignored_upgrade = False
         # what has come of the present message
@@ -179,9 +182,20 @@ class HttpConnection(HttpToolsProtocol):
         whether there was one."""
         return False
 
-    def eof_received(self) -> None:
-        """The client is gone, or has no more to say, which cannot be told apart: what was written has its time."""
-        self._ending.whole()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client is gone, or has no more to say, which cannot be told apart: what was written has its time, and a
+        request that is being answered has a moment (`HEARD_OUT`). Whether the transport stays open for that."""
+        if not self._busy():
+            self._ending.whole()
+            return False
+        self._last = self._heard_out = True
+        self.cycle.keep_alive = False
+        self.loop.call_later(HEARD_OUT, self._lose_patience)
+        return True
+
+    def _lose_patience(self) -> None:
+        if not self._ending.begun:
+            self._ending.whole()
 
     def abort(self) -> None:
         """Ends the connection at once, whatever is under way."""
@@ -549,7 +563,10 @@ class HttpConnection(HttpToolsProtocol):
         self._be_deaf()
         if not self.transport.is_closing():
             self.flow.resume_reading()
-        self._ending.half()
+        if self._heard_out:
+            self._ending.whole()
+        else:
+            self._ending.half()
 
     def _shut(self) -> None:
         """Closes once all that is written has been taken, or when the client has had its time for that."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from insula.background import fail
 from insula.services.clock import Clock, Timer
 from insula.services.counts import Counts
 from insula.wasm.contract import Instance, Program
@@ -63,7 +64,7 @@ class Pool:
             future = self._program.instantiate()
         except Exception as error:
             future = asyncio.get_running_loop().create_future()
-            future.set_exception(error)
+            fail(future, error)
         future.add_done_callback(self._started)
 
     def _started(self, future: asyncio.Future[Instance]) -> None:

@@ -28,6 +28,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from insula.background import fail
 from insula.calls import Call, Dispatcher, Pending, Reply, ServiceId
 from insula.errors import Code, DeadlineError, InsulaError, LimitError, UnavailableError
 from insula.host.contract import Scope
@@ -292,7 +293,7 @@ class Service:
     def _refuse(self, ticket: Ticket, error: InsulaError) -> None:
         if not ticket.pending.done():
             self.counts.failed(error.code)
-            ticket.pending.set_exception(error)
+            fail(ticket.pending, error)
 
     def _expired(self, ticket: Ticket) -> None:
         self._refuse(ticket, DeadlineError("the deadline passed while the call waited for an instance"))

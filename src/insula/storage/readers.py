@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 
-from insula.background import unheard
+from insula.background import fail, unheard
 from insula.errors import UnavailableError
 from insula.storage.faults import Fault, diagnose, refusal
 from insula.storage.link import Link
@@ -93,7 +93,7 @@ class Readers:
             work = threads.run(self._read, reading.unit)
         except UnavailableError as error:
             self._places.leave(reading.tenant)
-            reading.future.set_exception(error)
+            fail(reading.future, error)
             return
         if reading.tenant != SERVER:
             self._under_way += 1
@@ -109,7 +109,7 @@ class Readers:
         if waiting.done():
             unheard(error, "a read")
         elif error is not None:
-            waiting.set_exception(error)
+            fail(waiting, error)
         else:
             waiting.set_result(work.result())
 

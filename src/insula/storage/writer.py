@@ -28,7 +28,7 @@ from typing import Any, Generic, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import DBAPIError
 
-from insula.background import thread, unheard
+from insula.background import fail, thread, unheard
 from insula.errors import InsulaError, UnavailableError
 from insula.storage.faults import Fault, diagnose, log, refusal, unreachable
 from insula.storage.link import Link
@@ -266,4 +266,4 @@ class Writer:
             if error is None:
                 job.future.set_result(value)
             else:
-                job.future.set_exception(error)
+                fail(job.future, error)

@@ -22,7 +22,7 @@ from functools import partial
 
 import msgspec
 
-from insula.background import unheard
+from insula.background import fail, unheard
 from insula.errors import LimitError, UnavailableError
 from insula.rotation import Rotation
 from insula.shares import Shares
@@ -116,7 +116,7 @@ class CodecProcesses:
                 work = self._threads.run(process.run, job.subject, job.method, job.work, job.body, job.deadline)
             except UnavailableError as error:
                 self._bytes.give(service, job.units)
-                job.answer.set_exception(error)
+                fail(job.answer, error)
                 continue
             self._running.take(service)
             self._idle.remove(process)
@@ -132,9 +132,9 @@ class CodecProcesses:
         answer = job.answer
         if not answer.done():
             if time.monotonic() >= job.deadline:
-                answer.set_exception(too_late())
+                fail(answer, too_late())
             elif error is not None:
-                answer.set_exception(error)
+                fail(answer, error)
             else:
                 answer.set_result(work.result())
         else:
@@ -145,7 +145,7 @@ class CodecProcesses:
     def _expired(self, job: _Waiting) -> None:
         if job.answer.done():
             return
-        job.answer.set_exception(too_late())
+        fail(job.answer, too_late())
         if job.process is not None:
             asyncio.get_running_loop().call_later(GRACE, self._overdue, job, time.monotonic() + START)
 
@@ -173,7 +173,7 @@ class CodecProcesses:
         for service in tuple(self._queue.tenants):
             for job in tuple(self._queue.waiting(service)):
                 if not job.answer.done():
-                    job.answer.set_exception(UnavailableError("the server is stopping", retry_after=1.0))
+                    fail(job.answer, UnavailableError("the server is stopping", retry_after=1.0))
         for process in self._all:
             process.kill()
         with suppress(UnavailableError):  # there is no thread, so there was no process, or all have ended

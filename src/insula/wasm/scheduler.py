@@ -23,7 +23,7 @@ from time import monotonic, thread_time
 from types import CoroutineType
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from insula.background import unheard
+from insula.background import fail, unheard
 from insula.errors import DeadlineError, InsulaError
 from insula.wasm.contract import RefusalError
 from insula.wasm.faults import StoppedError
@@ -110,7 +110,7 @@ class Running(Generic[T]):
     def refuse(self, error: InsulaError) -> None:
         """Answers with an error, and stops the guest."""
         if not self.future.done():
-            self.future.set_exception(error)
+            fail(self.future, error)
             self._stop()
 
     # On the loop
@@ -280,11 +280,11 @@ class Running(Generic[T]):
         if isinstance(error, StoppedError) or (
             (error is None or isinstance(error, RefusalError)) and monotonic() >= self._deadline
         ):
-            self.future.set_exception(DeadlineError(self._late))
+            fail(self.future, DeadlineError(self._late))
         elif error is None:
             self.future.set_result(outcome.value)
         else:
-            self.future.set_exception(error)
+            fail(self.future, error)
 
     # In a worker
 

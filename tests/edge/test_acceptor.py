@@ -185,3 +185,15 @@ async def test_a_stop_without_descriptors_leaves_no_timer(
     await acceptor.close()
     await until(lambda n=turns.now: turns.now > n + 5)  # type: ignore[misc]
     assert wrong == []
+
+
+async def test_where_there_is_no_room_a_client_is_closed_at_once(turns: Turns, clients: ExitStack) -> None:
+    """Also while those before it have no protocol yet."""
+    sock = bind("127.0.0.1", 0)
+    crowd = connect(clients, sock, 100)
+    acceptor = Acceptor(sock, lambda: Made(turns), has_room=lambda under_way: turns.made.total() + under_way < 40)
+    for client in crowd[40:]:
+        client.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+    assert turns.made.total() == 40
+    await acceptor.close()

@@ -40,12 +40,22 @@ _RETURN_NOTHING = struct.pack("=HBBI", 0x06, 0, 0, 0)
 
 class Acceptor:
     """Makes a protocol, by `make`, for each connection of `sock`, which listens and does not block. `ssl` is the context of
-    a port with TLS."""
+    a port with TLS. `has_room` is asked with the number of connections that are being made: where it answers False, the
+    next one is closed at once."""
 
-    def __init__(self, sock: socket.socket, make: Callable[[], asyncio.BaseProtocol], ssl: Any = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        make: Callable[[], asyncio.BaseProtocol],
+        ssl: Any = None,
+        *,
+        has_room: Callable[[int], bool] = lambda under_way: True,
+    ) -> None:
         self._sock = sock
         self._make = make
         self._ssl = ssl
+        self._has_room = has_room
+        self._under_way = 0
         self._loop = asyncio.get_running_loop()
         self._tasks = Tasks()
         self._again: asyncio.TimerHandle | None = None
@@ -84,16 +94,23 @@ class Acceptor:
                     continue  # that client has gone already
                 self._pause(error)
                 return False
-            connection.setblocking(False)
-            self._tasks.start(self._connect(connection), "a new connection")
+            if self._has_room(self._under_way):
+                connection.setblocking(False)
+                self._under_way += 1
+                self._tasks.start(self._connect(connection), "a new connection")
+            else:
+                connection.close()
             if monotonic() >= until:
                 break
         return True
 
     async def _connect(self, connection: socket.socket) -> None:
         # uvloop logs what is wrong with a handshake; the client of a connection that fails has left or is no client.
-        with suppress(OSError, TimeoutError):
-            await self._loop.connect_accepted_socket(self._make, connection, ssl=self._ssl)
+        try:
+            with suppress(OSError, TimeoutError):
+                await self._loop.connect_accepted_socket(self._make, connection, ssl=self._ssl)
+        finally:
+            self._under_way -= 1
 
     def _pause(self, error: OSError) -> None:
         """The clients wait in the system's queue until descriptors are free."""

@@ -21,7 +21,7 @@ from insula.edge.acceptor import Acceptor
 from insula.edge.fast_connection import FastConfig
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
-from insula.edge.listener import HttpConnection
+from insula.edge.listener import TURNED_AWAY, HttpConnection
 from insula.edge.listener_config import ListenerConfig
 from insula.errors import ConfigurationError
 
@@ -109,9 +109,16 @@ class Listener:
         await server.on_tick(0)  # the date header exists before the first answer
         config = self._config
         make = partial(config.protocol, config, server.server_state, server.lifespan.state)
-        self._acceptor = Acceptor(self._sock, make, config.ssl)
+        self._acceptor = Acceptor(self._sock, make, config.ssl, has_room=self._has_room)
         what = f"the clock of port {self.port}"
         self._ticker = told(asyncio.create_task(server.main_loop()), what, endless=True)
+
+    def _has_room(self, under_way: int) -> bool:
+        """Whether a client may have a connection, if only to be told that there are too many."""
+        if len(self._server.server_state.connections) + under_way < self._config.limits.max_connections + TURNED_AWAY:
+            return True
+        self._config.dropped("cut_off")
+        return False
 
     async def stop(self, grace: float) -> None:
         """Accepts no more, ends idle connections, gives requests under way `grace` seconds, then ends those as well.

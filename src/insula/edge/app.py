@@ -6,7 +6,7 @@ only then inflated, within the same bound; then the handler answers. Nothing is 
 call.
 
 An answer that is not there yet is waited for as long as the route allows, and given up when the client leaves. The fast
-lane has the same table, checks and numbers, and hands over here what it has begun and cannot finish.
+lane has the same table, checks and numbers, and hands over here an answer that is compressed in a thread.
 """
 
 from __future__ import annotations

@@ -70,6 +70,19 @@ def test_one_alone_may_have_what_its_own_bound_allows() -> None:
     assert (alone.gave_up, backlog.held) == (1, 10)
 
 
+def test_a_holder_that_cannot_give_up_is_no_fault_of_the_one_that_needs_room(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def give_up(self) -> None:
+            raise RuntimeError("cannot")
+
+    backlog = Backlog(100)
+    backlog.hold(Broken(), 60)
+    backlog.hold(Broken(), 60)
+    backlog.hold(Holding(), 80)
+    assert backlog.held == 80
+    assert caplog.text.count("RuntimeError: cannot") == 2
+
+
 def test_who_holds_most_gives_up_and_not_who_came_first() -> None:
     backlog = Backlog(100)
     neighbour, greedy = Holding(), [Holding() for _ in range(9)]

@@ -779,6 +779,31 @@ async def test_a_stop_ends_idle_connections_and_answers_what_has_begun(lane: boo
         await stopping
 
 
+async def test_a_client_that_the_lane_answered_has_a_moment_for_its_next_request_at_a_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The timer of an idle connection is older than its last answer, since the lane does not set it anew each time."""
+    monkeypatch.setattr("insula.edge.listener.MOMENT", 30.0)
+    async with roads(Limits(keep_alive_timeout=600, linger=0.3)) as here:
+        reader, writer = await here.lane.connect()
+        writer.write(post(b"first"))
+        await reader.readuntil(b"first")
+        [connection] = connections(here.lane)
+        connection._unset_keepalive_if_required()  # a minute passes
+        connection.timeout_keep_alive_task = asyncio.get_running_loop().call_later(
+            600 - 60, connection.timeout_keep_alive_handler
+        )
+        writer.write(post(b"second"))
+        await reader.readuntil(b"second")
+        stopping = asyncio.create_task(here.lane.listener.stop(20.0))
+        await until(lambda: connection._last)
+        writer.write(post(b"third"))
+        [(status, headers, body)] = answers(await reader.read())
+        assert (status, headers[b"connection"], body) == (200, b"close", b"third")
+        await stopping
+        writer.close()
+
+
 async def test_a_stop_with_bytes_held() -> None:
     async with roads(Limits(keep_alive_timeout=30)) as here:
         reader, writer = await here.lane.connect()

@@ -21,10 +21,14 @@ FIELDS: dict[str, tuple[bytes, int]] = {
     # two codings, or one in two places
     "transfer-encoding twice": (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", 400),
     "transfer-encoding twice, apart": (b"Transfer-Encoding: chunked\r\nX-A: 1\r\ntransfer-encoding: chunked", 400),
-    "identity, then chunked": (b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", 400),
+    "identity, then chunked": (b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", 501),
     "chunked, then identity": (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", 400),
-    "gzip, then chunked": (b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 400),
+    "gzip, then chunked": (b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 501),
+    "gzip, then chunked, apart": (b"transfer-encoding: gzip\r\nX-A: 1\r\nTransfer-Encoding: chunked", 501),
+    "gzip, then chunked twice": (b"Transfer-Encoding: gzip, chunked\r\nTransfer-Encoding: chunked", 400),
+    "gzip between": (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked", 400),
     "empty, then chunked": (b"Transfer-Encoding:\r\nTransfer-Encoding: chunked", 400),
+    "chunked, then empty": (b"Transfer-Encoding: chunked\r\nTransfer-Encoding:", 400),
     "chunked twice in one": (b"Transfer-Encoding: chunked, chunked", 400),
     "chunked is not the last": (b"Transfer-Encoding: chunked, gzip", 400),
     "chunked is the last of two": (b"Transfer-Encoding: gzip, chunked", 501),
@@ -82,6 +86,26 @@ async def test_a_head_that_may_be_read_in_two_ways_is_refused(shape: str) -> Non
             assert statuses(said) == [*first, status], shape
             assert [body for _, _, body in both.told[0].asked] == [b"first"] * len(first)
             assert answers(said)[-1][1][b"connection"] == b"close"
+
+
+@pytest.mark.parametrize(
+    "codings",
+    [
+        *(b"x,chunked", b"identity,chunked", b"x,y", b"chunked,chunked", b"chunked,x", b"chunked,"),
+        *(b"x,chunked,chunked", b"chunked,x,chunked", b"x,CHUNKED"),
+    ],
+)
+async def test_codings_in_several_lines_are_refused_as_in_one(codings: bytes) -> None:
+    async with roads(QUICK) as both:
+        for version in (b"1.1", b"1.0"):
+            heads = [
+                b"POST /do HTTP/%b\r\nHost: a\r\nTransfer-Encoding: %b\r\n\r\n"
+                % (version, codings.replace(b",", between))
+                for between in (b", ", b"\r\nTransfer-Encoding: ", b"\r\nX-A: 1\r\ntransfer-encoding:")
+            ]
+            said = {await both.same(head + HIDDEN) for head in heads}
+            assert [statuses(each) for each in said] == [[400 if b"chunked," in codings else 501]]
+            assert both.told[0].asked == []
 
 
 #: Chunked bodies, from the first size on.
@@ -145,6 +169,12 @@ async def test_blanks_around_a_value_are_no_part_of_it() -> None:
         ("1.1", [], Last.HOST),
         ("1.0", [], Framing(-1, False)),
         ("1.0", [(b"transfer-encoding", b"chunked")], Last.TRANSFER_CODING),
+        ("1.1", [(b"host", b"a"), *[(b"transfer-encoding", each) for each in (b"chunked", b"x")]], Last.MALFORMED),
+        (
+            "1.1",
+            [(b"host", b"a"), *[(b"transfer-encoding", each) for each in (b"x", b"Chunked")]],
+            Last.TRANSFER_CODING,
+        ),
         ("2.0", [(b"host", b"a")], Last.VERSION),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 
 from insula.edge import intake as room
 from insula.edge.intake import BUDGET, ROAD, Intake
+from insula.interpreter import LOOK
 from tests.clock import Clock
 
 
@@ -72,6 +73,23 @@ async def test_who_comes_while_others_wait_does_not_overtake_its_own(clock: Cloc
     for _ in range(3):
         await asyncio.sleep(0)
     assert begun == [0, 1, 2]
+
+
+async def test_while_requests_come_young_objects_are_looked_at_every_few_milliseconds(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = list[float]()
+    monkeypatch.setattr(room, "look_at_young_objects", lambda: looks.append(clock.at))
+    intake, begun = Intake(), clock.at
+    for n in range(12):
+        clock.at = begun + n * LOOK / 4
+        assert not intake.is_over("a", clock.at)
+        await asyncio.sleep(0)
+    assert looks == [begun, begun + LOOK, begun + 2 * LOOK]
+    clock.at = begun + 10 * LOOK
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert len(looks) == 3, "nobody asks for anything"
 
 
 async def test_work_and_requests_wait_where_the_turn_is_over(clock: Clock) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -128,6 +129,55 @@ async def test_a_large_answer_is_compressed_as_any_other() -> None:
         for said_ in (await asking, await talking):
             [(status, headers, body)] = answers(said_)
             assert (status, headers[b"content-encoding"], len(body) < 1000) == (200, b"gzip", True)
+
+
+async def test_a_large_answer_that_comes_at_a_stop_is_the_last_one() -> None:
+    async with roads(LIMITS) as here:
+        waits = waiting(here.lane, lambda _: Response(200, PLAIN, b"y" * 100_000))
+        reader, writer = await here.lane.connect()
+        writer.write(post(fields=b"Accept-Encoding: gzip\r\n"))
+        await until(lambda: waits.begun)
+        [connection] = here.lane.listener._server.server_state.connections
+        stopping = asyncio.create_task(here.lane.listener.stop(5))
+        await until(lambda: not connection.cycle.keep_alive)  # type: ignore[union-attr]
+        waits.begun[0].set_result("x")
+        [(status, headers, _)] = answers(await reader.read())
+        assert (status, headers[b"content-encoding"], headers.get(b"connection")) == (200, b"gzip", b"close")
+        await stopping
+        writer.close()
+
+
+@pytest.mark.parametrize("how", ["answered", "the client leaves"])
+async def test_nothing_of_an_answer_stays_once_it_is_over(how: str) -> None:
+    """Its time is no longer counted: the timer would keep it, with the request, for as long as the route allows."""
+
+    class Finish:
+        def __call__(self, result: Any) -> Answer:
+            return said(result)
+
+    class Patient(Told):
+        def answer(self, head: Head, kind: bytes, body: bytes) -> Answer:
+            finish = Finish()
+            kept.append(weakref.ref(finish))
+            waited: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            begun.append(waited)
+            return Later(waited, finish)
+
+    kept, begun = list[Any](), list[asyncio.Future[Any]]()
+    async with roads(LIMITS) as here:
+        route = Route(Patient(), "/do", frozenset(("POST",)), max_body=100, timeout=600.0)
+        here.lane.app.table = RouteTable([(b"/do", route)])
+        reader, writer = await here.lane.connect()
+        writer.write(post())
+        await until(lambda: begun)
+        if how == "answered":
+            begun.pop().set_result("done")
+            await reader.readuntil(b"done")
+        else:
+            writer.transport.abort()
+            await until(begun.pop().cancelled)
+        await until(lambda: kept[0]() is None)
+        writer.close()
 
 
 async def test_answers_keep_their_order_and_the_connection_goes_on() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import threading
 
 import pytest
 
@@ -104,6 +105,68 @@ async def test_after_its_grace_a_request_gets_a_whole_503(caplog: pytest.LogCapt
         assert here.probe.pending[0].cancelled()
         assert caplog.text == ""
         writer.close()
+
+
+BIG = b"GET /echo?big=20000000 HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@pytest.mark.parametrize("hurried", [False, True])
+async def test_a_client_that_does_not_take_its_answers_ends_with_the_stop(
+    hurried: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.edge.server.LAST_ANSWERS", 0.1)
+    async with street(Limits(write_timeout=60.0)) as here:
+        clients = [await here.connect() for _ in range(3)]
+        for _, writer in clients:
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
+            writer.write(BIG * 2)  # the second answer waits until the first is taken
+        await until(lambda: len(here.probe.heads) == 6)
+        with caplog.at_level(logging.ERROR):
+            await asyncio.gather(*(here.listener.stop(0.0) for _ in range(1 + hurried)))
+            await until(lambda: here.listener.connections == here.app.metrics.in_flight == 0)
+            await turns()  # the tasks end
+        assert caplog.text == ""
+        assert here.app.metrics.routes["/echo"].by_status() == {200: 6}
+        for _, writer in clients:
+            writer.transport.abort()
+
+
+async def test_a_client_that_takes_its_answers_after_the_grace_gets_them_whole(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.edge.server.LAST_ANSWERS", 30.0)
+    async with street(Limits(write_timeout=60.0, linger=0.1)) as here:
+        reader, writer = await here.connect()
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(BIG * 2)
+        await until(lambda: len(here.probe.heads) == 2)
+        stopping = asyncio.create_task(here.listener.stop(0.0))
+        await until(lambda: "were cut off by the stop" in caplog.text)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert [len(body) for _, _, body in answers(await reader.read())] == [20_000_000, 20_000_000]
+        await stopping
+        assert "Exception" not in caplog.text
+        writer.close()
+
+
+async def test_an_answer_that_is_being_compressed_when_the_grace_is_over_goes_out_as_it_is(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("insula.edge.app.COMPRESSED_WITHIN", 60.0)
+    go = threading.Event()
+    async with street() as here:
+        threads = [here.app.offload.run(name, go.wait, 30) for name in ("other", "third") for _ in range(8)]
+        reader, writer = await here.connect()
+        writer.write(b"GET /echo?big=100000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n")
+        await until(lambda: here.probe.heads)
+        with caplog.at_level(logging.ERROR):
+            await here.listener.stop(0.0)
+        [(status, headers, body)] = answers(await reader.read())
+        assert (status, headers.get(b"content-encoding"), len(body)) == (200, None, 100_000)
+        assert caplog.text == ""
+        writer.close()
+        go.set()
+        await asyncio.gather(*threads)
 
 
 async def test_a_second_stop_hurries_the_first() -> None:

@@ -6,7 +6,7 @@ only then inflated, within the same bound; then the handler answers. Nothing is 
 call.
 
 An answer that is not there yet is waited for as long as the route allows, and given up when the client leaves. The fast
-lane has the same table, checks and numbers, and hands over here what it has begun and cannot finish.
+lane has the same table, checks and numbers, and hands over here an answer that is compressed in a thread.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from insula.edge.admission import admit
 from insula.edge.answers import THREAD_FROM, checked, failed, finished, negotiated
-from insula.edge.asgi import App, Receive, Scope, Send
+from insula.edge.asgi import App, Message, Receive, Scope, Send
 from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
@@ -162,8 +162,8 @@ class Application:
                 added, body = finished(head, response, varies, coding)
             status, sent = response.status, len(body)
             headers = [*response.headers, *added]
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": b"" if bare else body})
+            await _sent(send, {"type": "http.response.start", "status": status, "headers": headers})
+            await _sent(send, {"type": "http.response.body", "body": b"" if bare else body})
         except ClientGoneError:
             pass
         finally:
@@ -174,12 +174,12 @@ class Application:
         self, head: Head, route: Route, response: Response, varies: bool, coding: bytes
     ) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
         """The headers and body of a large answer. It is not compressed if its service has used up its share of the
-        threads' queue, if no thread is done with it in time, or if the system gives none."""
+        threads' queue, if no thread is done with it in time, if the system gives none, or if the server stops meanwhile."""
         if self.offload.has_room(route.tenant):
             try:
                 async with asyncio.timeout(COMPRESSED_WITHIN):
                     return await self.offload.run(route.tenant, finished, head, response, varies, coding)
-            except (TimeoutError, UnavailableError):
+            except (TimeoutError, UnavailableError, asyncio.CancelledError):
                 pass
         return finished(head, response, varies, None)
 
@@ -293,6 +293,17 @@ async def _whole(head: Head, route: Route, answer: Awaitable[Response]) -> Respo
         return failed(head, route, UnavailableError("the server stopped before there was an answer", retry_after=1.0))
     except Exception as error:
         return failed(head, route, error)
+
+
+async def _sent(send: Send, message: Message) -> None:
+    """Sends a part of an answer, which may have to wait until the client takes the answers before it. A server that stops
+    cancels who waits, and then gives the client a last moment and ends the connection: either ends the waiting."""
+    while True:
+        try:
+            await send(message)
+            return
+        except asyncio.CancelledError:
+            continue
 
 
 def head_of(scope: Scope) -> Head:

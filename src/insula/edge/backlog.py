@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import logging
 import sys
 import termios
 from typing import Protocol
+
+_log = logging.getLogger("insula.edge")
 
 
 class Holder(Protocol):
     """Who holds bytes: a body on its way, a connection with an answer."""
 
     def give_up(self) -> None:
-        """Lets go of them; told once, and not counted from then on."""
+        """Lets go of them. It is not counted from then on, unless it notes bytes again, and then it may be told again."""
 
 
 class Backlog:
@@ -49,7 +52,10 @@ class Backlog:
             greediest = max(self._tenants.values(), key=lambda each: each.held)
             oldest = next(iter(greediest.sizes))
             self.release(oldest)
-            oldest.give_up()
+            try:
+                oldest.give_up()
+            except Exception:  # which is no fault of the one that asks for room
+                _log.exception("what slow clients hold could not be given up")
 
     def release(self, holder: Holder) -> None:
         """The holder has nothing any more. Idempotent."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any
 
 from insula.edge.backlog import Backlog
@@ -45,13 +44,24 @@ def check_length(head: Head, limit: int, setting: str = "limits.body_bytes") -> 
 
 
 class _Arriving:
-    """A body of which a part has come, as the holder of that part."""
+    """A body of which a part has come, as the holder of that part. Once it was given up it holds nothing any more: its task
+    is told in a later turn, and more of the body may come until then."""
 
-    def __init__(self, clock: asyncio.Timeout) -> None:
+    def __init__(self, backlog: Backlog, tenant: str, clock: asyncio.Timeout) -> None:
+        self._backlog = backlog
+        self._tenant = tenant
         self._clock = clock
+        self._given_up = False
+
+    def has(self, size: int) -> None:
+        """Notes how much has come."""
+        if not self._given_up:
+            self._backlog.hold(self, size, self._tenant)
 
     def give_up(self) -> None:
-        self._clock.reschedule(asyncio.get_running_loop().time())
+        if not self._given_up:
+            self._given_up = True
+            self._clock.reschedule(asyncio.get_running_loop().time())
 
 
 async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = "") -> bytes:
@@ -67,9 +77,9 @@ async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = ""
         return body
     try:
         async with asyncio.timeout(None) as clock:
-            arriving = _Arriving(clock)
+            arriving = _Arriving(backlog, tenant, clock)
             try:
-                return await _rest(receive, limit, partial(backlog.hold, arriving, tenant=tenant), bytearray(body))
+                return await _rest(receive, limit, arriving.has, bytearray(body))
             finally:
                 backlog.release(arriving)
     except TimeoutError:

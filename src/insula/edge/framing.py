@@ -33,26 +33,31 @@ def framing_of(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) 
     """The framing of a head with lower-case names, or the answer that refuses it."""
     if version not in ("1.1", "1.0"):
         return Last.VERSION
-    hosts = codings = 0
+    hosts = 0
     coding = upgrade = None
     length = -1
     for name, value in headers:
         if name == b"host":
             hosts += 1
         elif name == b"transfer-encoding":
-            coding = value
-            codings += 1
+            coding = value if coding is None else coding + b"," + value  # several lines are one list (RFC 9110, 5.3)
         elif name == b"upgrade":
             upgrade = value
         elif name == b"content-length":
             length = int(value)  # the parser has seen to it that these are digits that fit 64 bits
     if hosts > 1 or (hosts == 0 and version == "1.1"):
         return Last.HOST
-    if codings > 1 or not _is_target(target):
+    if not _is_target(target):
         return Last.MALFORMED
     if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
-        return Last.TRANSFER_CODING
+        return Last.TRANSFER_CODING if _is_chunked_last(coding) else Last.MALFORMED
     return Framing(length, upgrade is not None and upgrade.lower() == b"h2c" and length <= 0 and coding is None)
+
+
+def _is_chunked_last(coding: bytes) -> bool:
+    """Whether a list of transfer codings has chunked in its last place, or not at all: what this server does not speak.
+    Anything else has an end that two readers find in two places."""
+    return b"chunked" not in [each.strip(b" \t").lower() for each in coding.split(b",")[:-1]]
 
 
 def _is_target(target: bytes) -> bool:

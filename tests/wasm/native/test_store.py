@@ -8,7 +8,7 @@ from insula.errors import GuestError, LimitError
 from insula.wasm.contract import Engine, Limits
 from insula.wasm.engine import NativeEngine, OwnedInstance
 from insula.wasm.native.callbacks import cells
-from insula.wasm.native.library import memory_base
+from insula.wasm.native.library import delete_trap, memory_base
 from insula.wasm.pace import Pace
 from tests.wasm.native.guests import program, run
 from tests.wasm.test_contract import Steps
@@ -52,6 +52,38 @@ async def test_what_is_freed_is_freed_once_and_forgotten(engine: Engine) -> None
     assert len(cells) == before
     assert isinstance(engine, NativeEngine)
     assert engine.schedule.instances == 0
+
+
+async def test_the_code_of_a_module_goes_with_its_last_instance(engine: Engine) -> None:
+    made = await program(engine, '(module (memory (export "memory") 1) (func (export "go")))')
+    instances = [await made.instantiate() for _ in range(2)]
+    assert isinstance(instances[0], OwnedInstance)
+    template = instances[0].template
+    template.close()
+    for instance in instances:
+        assert template._pre, "an instance may still run"
+        instance.close()
+    assert not template._pre
+
+
+async def test_the_trap_behind_an_error_of_the_host_is_freed(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host raised first is told, and nobody gets the trap."""
+    freed: list[int] = []
+
+    def free(trap: int) -> None:
+        freed.append(trap)
+        delete_trap(trap)
+
+    monkeypatch.setattr("insula.wasm.native.cell.delete_trap", free)
+    made = await program(engine, '(module (memory (export "memory") 1) (func (export "go") (unreachable)))')
+    instance = await made.instantiate()
+    assert isinstance(instance, OwnedInstance)
+    instance.failure = LimitError("no room")
+    with pytest.raises(LimitError, match="no room"):
+        instance.call("go")
+    assert len(freed) == 1
+    assert freed[0]
+    instance.close()
 
 
 async def test_fresh_instances_leave_nothing_behind(engine: Engine) -> None:

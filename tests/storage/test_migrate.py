@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -169,3 +170,13 @@ def test_servers_that_start_at_once_on_one_empty_database(fresh_url: str) -> Non
             stream.close()
     with connect(fresh_url) as connection:
         assert differences(connection) == []
+
+
+def test_a_file_whose_texts_are_damaged_is_called_so(tmp_path: Path) -> None:
+    """What SQLite says of it cannot be read itself: it quotes the file."""
+    file = tmp_path / "insula.db"
+    start(f"sqlite:///{file}")
+    file.write_bytes(file.read_bytes().replace(b"CREATE TABLE ", b"CREATE TABL\xd3 "))
+    with pytest.raises(ConfigurationError, match="damaged") as raised:
+        start(f"sqlite:///{file}")
+    assert raised.value.hint == "restore it from a backup"

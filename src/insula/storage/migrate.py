@@ -42,13 +42,17 @@ def ensure(link: Link, setting: str) -> None:
     """Connects, and upgrades where the revision differs. ConfigurationError where a newer version of the server made the
     tables, or where this one may not make them; UnavailableError where the database is out of reach."""
     url = link.engine.url
-    connection = _connect(link, setting)
     try:
+        connection = _connect(link, setting)
         with connection.begin():
             if revision(connection) == HEAD:
                 return
         with _alembic, _cascades_off(connection), connection.begin():
             _upgrade(connection, setting)
+    except UnicodeDecodeError:  # SQLite's own message quotes what stands in the file, and the driver cannot read it
+        raise ConfigurationError(
+            f"{setting}: {describe(url)} is damaged: it has texts that are none", hint="restore it from a backup"
+        ) from None
     except DBAPIError as error:
         if diagnose(error) in (Fault.LOST, Fault.BUSY, Fault.FULL):
             raise refusal(error) from None

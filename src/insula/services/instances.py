@@ -172,11 +172,11 @@ class Instances:
 
     def _crowded_out(self, error: LimitError) -> None:
         """Others have what an instance would need. That says nothing of this service: it is not degraded, calls that no
-        instance is there for are told of the limit, and the next start is tried soon."""
+        instance is there for are told of the limit, and the next start is tried soon where one is still asked for."""
         if not self.pool.total:
             for ticket in self._waiting.clear():
                 self._refuse(ticket, copy.copy(error))
-        if self.pool.total < self.pool.minimum:
+        if self.pool.total < self.pool.minimum or self._waiting:
             self._retry_after(_CROWDED)
         self._notify()
 

@@ -86,6 +86,25 @@ class TestInstances:
         await gates.open(b"3")
         await asyncio.gather(*pending)
 
+    async def test_one_turn_begins_a_bounded_number_of_the_minimum(
+        self, bench: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        each = await bench(echo, start=False, min_instances=100, max_instances=100)
+        turn, started, start = 0, Counter[int](), each.service._instances.pool.start
+
+        def counted() -> None:
+            started[turn] += 1
+            start()
+
+        monkeypatch.setattr(each.service._instances.pool, "start", counted)
+        starting = asyncio.ensure_future(each.service.start())
+        while not starting.done():
+            turn += 1
+            await asyncio.sleep(0)
+        await starting
+        assert each.service.instances()["idle"] == started.total() == 100
+        assert max(started.values()) <= BATCH
+
 
 class TestSupervision:
     async def test_a_first_instance_that_does_not_start(self, bench: Make) -> None:
@@ -99,6 +118,21 @@ class TestSupervision:
             await each.service.start()
         assert each.state() is State.STOPPED
         assert each.service.last_error == "trap in _initialize"
+
+    async def test_no_more_are_begun_once_a_first_one_failed(self, bench: Make) -> None:
+        each = await bench(echo, start=False, min_instances=100, max_instances=100)
+        tried: list[int] = []
+
+        def start(number: int) -> None:
+            tried.append(number)
+            raise GuestError("trap in _initialize")
+
+        each.program.starting = start
+        with pytest.raises(GuestError, match="_initialize"):
+            await each.service.start()
+        await settle()
+        assert len(tried) < 100
+        assert each.state() is State.STOPPED
 
     async def test_back_off_and_return(self, bench: Make, clock: ManualClock) -> None:
         each = await bench(fragile, min_instances=1, max_instances=1)

@@ -92,6 +92,18 @@ class Instances:
         if self.state is not State.READY:
             raise UnavailableError(f"{self._name} is {self.state.value}", hint="try again", retry_after=1.0)
 
+    @property
+    def first(self) -> int:
+        """How many are up before calls are taken."""
+        return max(1, self.pool.minimum)
+
+    def begin(self) -> None:
+        """Starts the first ones, until one fails."""
+        while self.state is State.STARTING and self.start_error is None and self.pool.total < self.first:
+            if not self._has_room():
+                return
+            self.pool.start()
+
     def grow(self) -> None:
         """Starts the instances that the minimum and the waiting calls ask for."""
         if self.state is State.STOPPED or self.state is State.STARTING:
@@ -116,6 +128,7 @@ class Instances:
     def _next_turn(self) -> None:
         full, self._begun = self._begun == BATCH, 0
         if full:
+            self.begin()
             self.grow()
 
     def shed(self) -> None:

@@ -86,6 +86,25 @@ class TestInstances:
         await gates.open(b"3")
         await asyncio.gather(*pending)
 
+    async def test_one_turn_begins_a_bounded_number_of_the_minimum(
+        self, bench: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        each = await bench(echo, start=False, min_instances=100, max_instances=100)
+        turn, started, start = 0, Counter[int](), each.service._instances.pool.start
+
+        def counted() -> None:
+            started[turn] += 1
+            start()
+
+        monkeypatch.setattr(each.service._instances.pool, "start", counted)
+        starting = asyncio.ensure_future(each.service.start())
+        while not starting.done():
+            turn += 1
+            await asyncio.sleep(0)
+        await starting
+        assert each.service.instances()["idle"] == started.total() == 100
+        assert max(started.values()) <= BATCH
+
 
 class TestSupervision:
     async def test_a_first_instance_that_does_not_start(self, bench: Make) -> None:
@@ -99,6 +118,21 @@ class TestSupervision:
             await each.service.start()
         assert each.state() is State.STOPPED
         assert each.service.last_error == "trap in _initialize"
+
+    async def test_no_more_are_begun_once_a_first_one_failed(self, bench: Make) -> None:
+        each = await bench(echo, start=False, min_instances=100, max_instances=100)
+        tried: list[int] = []
+
+        def start(number: int) -> None:
+            tried.append(number)
+            raise GuestError("trap in _initialize")
+
+        each.program.starting = start
+        with pytest.raises(GuestError, match="_initialize"):
+            await each.service.start()
+        await settle()
+        assert len(tried) < 100
+        assert each.state() is State.STOPPED
 
     async def test_back_off_and_return(self, bench: Make, clock: ManualClock) -> None:
         each = await bench(fragile, min_instances=1, max_instances=1)
@@ -202,6 +236,46 @@ class TestSupervision:
         await clock.advance(1.0)  # it tries again by itself, since one is always kept
         assert each.service.instances()["idle"] == 1
         assert await each.outcome() == Reply(b"2")
+
+    async def test_a_call_that_waits_for_a_busy_instance_has_another_start_tried_soon(
+        self, bench: Make, clock: ManualClock
+    ) -> None:
+        gates = Gates()
+        each = await bench(gates, max_instances=2)
+        tried: list[float] = []
+
+        def starting(number: int) -> None:
+            tried.append(clock.now())
+            raise LimitError("the guests of this server have all of it", reason="guest_memory")
+
+        each.program.starting = starting
+        first, second = each.later(b"a", within=60.0), each.later(b"b", within=60.0)
+        await clock.advance(2.0)
+        assert [at - tried[0] for at in tried] == [0.0, 0.5, 1.0, 1.5, 2.0]
+        each.program.starting = lambda number: None
+        await clock.advance(0.5)
+        assert gates.entered == [b"a", b"b"], "the second did not wait for the first"
+        for payload in (b"a", b"b"):
+            await gates.open(payload)
+        await asyncio.gather(first, second)
+
+    async def test_no_start_is_tried_again_once_nothing_waits(self, bench: Make, clock: ManualClock) -> None:
+        each = await bench(Gates(), max_instances=2)
+        tried: list[float] = []
+
+        def starting(number: int) -> None:
+            tried.append(clock.now())
+            raise LimitError("the guests of this server have all of it", reason="instances")
+
+        each.program.starting = starting
+        busy, waiting = each.later(b"a", within=60.0), each.later(b"b", within=60.0)
+        await clock.advance(0.6)
+        assert len(tried) == 2
+        waiting.cancel()
+        await clock.advance(5.0)
+        assert len(tried) == 2
+        assert clock.pending == 2, "that of the call that runs, and that of the pool"
+        busy.cancel()
 
     async def test_one_turn_starts_a_bounded_number_however_many_calls_end_in_it(
         self, bench: Make, monkeypatch: pytest.MonkeyPatch

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.calls import Call, ServiceId
-from insula.services.mailbox import Mailbox, Ticket
-from tests.services.program import ManualClock, MemoryExchange, MemoryProgram
+from insula.services.clock import LoopClock
+from insula.services.mailbox import BATCH, Mailbox, Ticket
+from tests.services.program import ManualClock, MemoryExchange, MemoryProgram, settle
 
 ID = ServiceId("shop", "Orders", "v1")
 
@@ -80,6 +82,76 @@ async def test_deadlines_of_those_that_left_are_swept_out() -> None:
         mailbox.put(passing)
         mailbox.remove(passing)
     assert len(mailbox._deadlines) < 200
+
+
+class StillClock(LoopClock):
+    """The timers of the loop, and a time that does not go on."""
+
+    @staticmethod
+    def now() -> float:
+        return 1000.0
+
+
+class Turns:
+    """What was expired, in which turn of the loop."""
+
+    def __init__(self) -> None:
+        self.turn = 0
+        self.told: list[Ticket] = []
+        self.in_turn = Counter[int]()
+
+    def __call__(self, expired: Ticket) -> None:
+        self.told.append(expired)
+        self.in_turn[self.turn] += 1
+
+    async def until(self, number: int) -> None:
+        while len(self.told) < number:
+            self.turn += 1
+            await asyncio.sleep(0)
+
+
+async def test_of_those_with_one_deadline_a_bounded_number_is_expired_in_a_turn() -> None:
+    clock, turns, loop = StillClock(), Turns(), asyncio.get_running_loop()
+    mailbox = Mailbox(3000, clock, turns)
+    tickets = [ticket(clock.now(), loop) for _ in range(10 * BATCH)]
+    for each in tickets:
+        mailbox.put(each)
+    mailbox.put(last := ticket(clock.now() + 1000.0, loop))
+    gone = tickets.pop(BATCH // 2)
+    assert mailbox.remove(gone)
+    await turns.until(len(tickets))
+    assert max(turns.in_turn.values()) <= BATCH
+    assert turns.told == tickets, "in order of arrival, each once"
+    await settle()
+    assert turns.told == tickets
+    assert mailbox.take() is last
+    assert mailbox._timer is None
+
+
+async def test_what_an_instance_finds_late_is_expired_in_bounded_turns_too() -> None:
+    clock, turns, loop = StillClock(), Turns(), asyncio.get_running_loop()
+    mailbox = Mailbox(3000, clock, turns)
+    tickets = [ticket(clock.now(), loop) for _ in range(3 * BATCH)]
+    for each in tickets:
+        mailbox.put(each)
+    mailbox.put(last := ticket(clock.now() + 1000.0, loop))
+    assert mailbox.take() is last, "it passes over those that are late"
+    assert not len(mailbox)
+    await turns.until(len(tickets))
+    assert max(turns.in_turn.values()) <= BATCH
+    assert turns.told == tickets
+    assert mailbox._timer is None
+
+
+async def test_what_is_late_when_all_are_taken_out_is_told_so() -> None:
+    clock, turns, loop = StillClock(), Turns(), asyncio.get_running_loop()
+    mailbox = Mailbox(10, clock, turns)
+    mailbox.put(late := ticket(clock.now(), loop))
+    assert mailbox.take() is None
+    assert turns.told == []
+    assert mailbox.clear() == []
+    assert turns.told == [late]
+    assert mailbox._timer is None
 
 
 async def test_the_bound() -> None:

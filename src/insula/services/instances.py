@@ -92,6 +92,18 @@ class Instances:
         if self.state is not State.READY:
             raise UnavailableError(f"{self._name} is {self.state.value}", hint="try again", retry_after=1.0)
 
+    @property
+    def first(self) -> int:
+        """How many are up before calls are taken."""
+        return max(1, self.pool.minimum)
+
+    def begin(self) -> None:
+        """Starts the first ones, until one fails."""
+        while self.state is State.STARTING and self.start_error is None and self.pool.total < self.first:
+            if not self._has_room():
+                return
+            self.pool.start()
+
     def grow(self) -> None:
         """Starts the instances that the minimum and the waiting calls ask for."""
         if self.state is State.STOPPED or self.state is State.STARTING:
@@ -116,6 +128,7 @@ class Instances:
     def _next_turn(self) -> None:
         full, self._begun = self._begun == BATCH, 0
         if full:
+            self.begin()
             self.grow()
 
     def shed(self) -> None:
@@ -172,11 +185,11 @@ class Instances:
 
     def _crowded_out(self, error: LimitError) -> None:
         """Others have what an instance would need. That says nothing of this service: it is not degraded, calls that no
-        instance is there for are told of the limit, and the next start is tried soon."""
+        instance is there for are told of the limit, and the next start is tried soon where one is still asked for."""
         if not self.pool.total:
             for ticket in self._waiting.clear():
                 self._refuse(ticket, copy.copy(error))
-        if self.pool.total < self.pool.minimum:
+        if self.pool.total < self.pool.minimum or self._waiting:
             self._retry_after(_CROWDED)
         self._notify()
 

@@ -3,13 +3,16 @@
 A call leaves the mailbox by one of four doors: an instance takes it, its deadline passes, its caller cancels it, or
 the service stops. The deadlines stand in a heap beside the queue with one timer for the earliest; what has left the
 queue by another door stays in the heap until it is met or until half of the heap is such, and is then swept out.
+
+Thousands of calls may have one deadline. A bounded number of them is told of it in a turn of the loop, the rest in the
+turns that follow; `take` puts those that it meets into `_late`, where they wait for theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from itertools import count
 
@@ -18,6 +21,9 @@ from insula.services.clock import Clock, Timer
 from insula.wasm.contract import Runner
 
 _SWEEP_ABOVE = 64
+
+#: How many calls are told that their deadline passed before the event loop gets its turn.
+BATCH = 64
 
 
 class Ticket:
@@ -42,6 +48,7 @@ class Mailbox:
         self._clock = clock
         self._expired = expired
         self.queue: OrderedDict[Ticket, None] = OrderedDict()
+        self._late: deque[Ticket] = deque()
         self._deadlines: list[tuple[float, int, Ticket]] = []
         self._number = count()
         self._timer: Timer | None = None
@@ -64,17 +71,17 @@ class Mailbox:
 
     def take(self) -> Ticket | None:
         """The ticket that has waited longest and that somebody still waits for; None where there is none."""
-        now = self._clock.now()
+        now, found = self._clock.now(), None
         while self.queue:
             ticket, _ = self.queue.popitem(last=False)
-            self._sweep()
             if ticket.pending.done():
                 continue
-            if ticket.call.deadline <= now:
-                self._expired(ticket)
-                continue
-            return ticket
-        return None
+            if ticket.call.deadline > now:
+                found = ticket
+                break
+            self._late.append(ticket)  # its timer is due
+        self._sweep()
+        return found
 
     def remove(self, ticket: Ticket) -> bool:
         """Takes out one ticket, wherever it stands; False where it had left already."""
@@ -85,7 +92,9 @@ class Mailbox:
         return True
 
     def clear(self) -> list[Ticket]:
-        """Takes out every ticket and stops the timer."""
+        """Takes out every ticket, tells those that are late already, and stops the timer."""
+        while self._late:
+            self._expired(self._late.popleft())
         tickets = list(self.queue)
         self.queue.clear()
         self._sweep()
@@ -94,15 +103,17 @@ class Mailbox:
     def _sweep(self) -> None:
         if not self.queue:
             self._deadlines.clear()
-            self._disarm()
+            if not self._late:
+                self._disarm()
         elif len(self._deadlines) > _SWEEP_ABOVE + 2 * len(self.queue):
             self._deadlines = [item for item in self._deadlines if item[2] in self.queue]
             heapq.heapify(self._deadlines)
 
     def _arm(self) -> None:
         self._disarm()
-        self._timer_at = self._deadlines[0][0]
-        self._timer = self._clock.call_later(self._timer_at - self._clock.now(), self._due)
+        now = self._clock.now()
+        self._timer_at = now if self._late else self._deadlines[0][0]
+        self._timer = self._clock.call_later(self._timer_at - now, self._due)
 
     def _disarm(self) -> None:
         if self._timer is not None:
@@ -112,12 +123,19 @@ class Mailbox:
     def _due(self) -> None:
         self._timer = None
         now = self._clock.now()
-        while self._deadlines and self._deadlines[0][0] <= now:
-            _, _, ticket = heapq.heappop(self._deadlines)
-            if ticket in self.queue:
+        for _ in range(BATCH):
+            if self._late:
+                self._expired(self._late.popleft())
+            elif not self._deadlines:
+                break
+            elif (ticket := self._deadlines[0][2]) not in self.queue:
+                heapq.heappop(self._deadlines)
+            elif self._deadlines[0][0] <= now:
+                heapq.heappop(self._deadlines)
                 del self.queue[ticket]
                 self._expired(ticket)
-        while self._deadlines and self._deadlines[0][2] not in self.queue:
-            heapq.heappop(self._deadlines)
-        if self._deadlines:
-            self._arm()
+            else:
+                break
+        self._sweep()
+        if self._late or self._deadlines:
+            self._arm()  # at once, where there are more

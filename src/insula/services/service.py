@@ -352,17 +352,17 @@ class Service:
     async def start(self) -> None:
         """Starts the first instances: `min_instances`, at least one. Ready once all are up; the first failure is raised,
         and the service is stopped."""
-        wanted = max(1, self._pool.minimum)
-        for _ in range(wanted):
-            self._pool.start()
-        while self._pool.starting and self._instances.start_error is None and self.state is State.STARTING:
+        instances = self._instances
+        instances.begin()
+        while self._pool.living < instances.first and instances.start_error is None and self.state is State.STARTING:
             await self._change()
-        if self._instances.start_error is not None:
+            instances.begin()
+        if instances.start_error is not None:
             self.stop()
-            raise self._instances.start_error
+            raise instances.start_error
         if self.state is State.STOPPED:
             raise UnavailableError(f"{self.name} was stopped before it was ready")
-        self._instances.state = move(self.state, State.READY)
+        instances.state = move(self.state, State.READY)
 
     async def drain(self, timeout: float) -> bool:
         """Takes no new call, waits until those accepted are done, at most `timeout` seconds, then stops. Whether all of

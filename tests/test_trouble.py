@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import resource
 import shutil
 import signal
@@ -189,7 +190,7 @@ def test_a_database_that_is_damaged_is_called_so(tmp_path: Path) -> None:
         (size,) = database.execute("PRAGMA page_size").fetchone()
     with file.open("r+b") as out:
         out.seek(size // 2)
-        out.write(os.urandom(file.stat().st_size - size // 2))
+        out.write(random.Random(7).randbytes(file.stat().st_size - size // 2))
     done = subprocess.run(
         [sys.executable, "-m", "insula", "serve", "--port", "0", "--admin-port", "0"],
         cwd=tmp_path,

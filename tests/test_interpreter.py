@@ -67,3 +67,15 @@ def test_nothing_is_collected_where_the_collector_is_off() -> None:
     ring = weakref.ref(Ring())
     look_at_young_objects()
     assert ring() is not None
+
+
+def test_every_so_often_all_there_is_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    serving()
+    ring = weakref.ref(Ring())
+    old = ring()
+    gc.collect(1)
+    del old
+    monkeypatch.setattr("insula.interpreter.EVERY", 3)
+    for _ in range(3):
+        look_at_young_objects()
+    assert ring() is None

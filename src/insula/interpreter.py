@@ -16,6 +16,7 @@ thread that works.
 from __future__ import annotations
 
 import gc
+import itertools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,8 +25,13 @@ from contextlib import contextmanager
 THRESHOLDS = (700, 5, 12_000)
 #: Seconds between two looks while requests come.
 LOOK = 0.005
+#: One look of so many is at everything, a minute of load apart at the soonest. The interpreter alone would wait until there
+#: are a quarter more old objects, and what each deploy leaves would stay for long.
+EVERY = 12_000
 #: Seconds.
 SWITCH = 0.0002
+
+_looks = itertools.count(1)
 
 
 def serving() -> None:
@@ -35,9 +41,9 @@ def serving() -> None:
 
 
 def look_at_young_objects() -> None:
-    """Collects what is young, unless the collector is off."""
+    """Collects what is young, and every so often all there is, unless the collector is off."""
     if gc.isenabled():
-        gc.collect(1)
+        gc.collect(2 if next(_looks) % EVERY == 0 else 1)
 
 
 @contextmanager

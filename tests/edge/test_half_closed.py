@@ -11,6 +11,7 @@ from insula.edge.exchange import Response
 from insula.edge.intake import Intake
 from insula.edge.limits import Limits
 from tests.edge.conftest import answers, street, until
+from tests.edge.test_fast_connection import connections
 
 HALF = b"GET /echo?later HTTP/1.1\r\nHost: a\r\n\r\n"
 
@@ -69,7 +70,8 @@ async def test_a_request_that_the_server_holds_is_not_its_clients_fault(monkeypa
         await until(lambda: held.waits)
         unread = here.listener._config.unread
         await until(lambda: unread.held >= 10_000)
-        await asyncio.sleep(0.06)  # three times what a silent client has: that it passes is the question
+        [connection] = connections(here)
+        connection._overdue()  # as its timer does
         monkeypatch.setattr(Closed, "is_over", lambda *_: False)
         held.waits[0]()
         [(status, _, body)] = answers(await reader.read())

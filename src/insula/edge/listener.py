@@ -90,7 +90,7 @@ class HttpConnection(HttpToolsProtocol):
         self._fault: Last | None = None  # what a parser callback found wrong
         self._turned_away = False
         self._heard_out = False  # the client has ended its half
-        self._last = False  # the request at hand, or the next one, is the last
+        self._last = False  # no request follows the present one, or the next where there is none
         self._ignored_upgrade = False
         # what has come of the present message
         self._stages = 1  # counts heads and bodies, so that a timer knows which one it was set for

@@ -22,12 +22,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from sqlalchemy import BindParameter, bindparam, delete, insert, or_, select, text, update
+from sqlalchemy import BindParameter, bindparam, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection
 
 from insula.errors import CallerError, Code, InsulaError, LimitError
 from insula.storage.database import Database
 from insula.storage.faults import log
+from insula.storage.statements import Statement
 from insula.storage.tables import state, state_usage
 
 KEY = re.compile(r"[A-Za-z0-9_\-/:]{1,512}")
@@ -47,10 +48,10 @@ _now: BindParameter[int] = bindparam("b_now")
 _its = (state.c.service_id == _service) & (state.c.key == _key)
 _alive = or_(state.c.expires.is_(None), state.c.expires > _now)
 
-_GET = select(state.c.value, state.c.version, state.c.modified).where(_its, _alive)
-_ROW = select(state.c.value, state.c.version, state.c.expires).where(_its)
-_INSERT = insert(state)
-_UPDATE = (
+_GET = Statement(select(state.c.value, state.c.version, state.c.modified).where(_its, _alive))
+_ROW = Statement(select(state.c.value, state.c.version, state.c.expires).where(_its))
+_INSERT = Statement(insert(state))
+_UPDATE = Statement(
     update(state)
     .where(_its)
     .values(
@@ -60,25 +61,26 @@ _UPDATE = (
         expires=bindparam("b_expires"),
     )
 )
-_DELETE = delete(state).where(_its)
-_KEYS = (
+_DELETE = Statement(delete(state).where(_its))
+_KEYS_OF = (
     select(state.c.key)
     .where(state.c.service_id == _service, _alive, state.c.key > bindparam("b_after"))
     .order_by(state.c.key)
     .limit(bindparam("b_limit"))
 )
-_KEYS_FROM = _KEYS.where(state.c.key >= bindparam("b_from"), state.c.key < bindparam("b_until"))
-_USAGE = (
+_KEYS = Statement(_KEYS_OF)
+_KEYS_FROM = Statement(_KEYS_OF.where(state.c.key >= bindparam("b_from"), state.c.key < bindparam("b_until")))
+_USAGE = Statement(
     select(state_usage.c.key_count, state_usage.c.byte_count, state_usage.c.floor)
     .where(state_usage.c.service_id == _service)
     .with_for_update()
 )
 #: The same words on SQLite and PostgreSQL; another server may insert the row at the same moment.
-_NEW_USAGE = text(
+_NEW_USAGE = Statement(
     "INSERT INTO insula_state_usage (service_id, key_count, byte_count, floor)"
     " VALUES (:b_service, 0, 0, 0) ON CONFLICT DO NOTHING"
 )
-_SET_USAGE = (
+_SET_USAGE = Statement(
     update(state_usage)
     .where(state_usage.c.service_id == _service)
     .values(key_count=bindparam("b_keys"), byte_count=bindparam("b_bytes"), floor=bindparam("b_floor"))
@@ -130,7 +132,7 @@ class StateRepository:
         values = {"b_service": service, "b_key": _checked_key(key), "b_now": self._now()}
 
         def unit(connection: Connection) -> StateValue | None:
-            row = connection.execute(_GET, values).one_or_none()
+            row = _GET.row(connection, values)
             return None if row is None else StateValue(*row)
 
         return await self._db.read(unit, tenant=service, timeout=timeout)
@@ -177,7 +179,7 @@ class StateRepository:
             held.expect(if_version)
             if held.row_value is None:
                 return False
-            connection.execute(_DELETE, {"b_service": service, "b_key": key})
+            _DELETE.run(connection, {"b_service": service, "b_key": key})
             _set_usage(connection, service, held.usage.without(key, held.row_value, held.row_version))
             return held.value is not None
 
@@ -231,7 +233,11 @@ class StateRepository:
         if prefix:  # keys are ASCII, so the first text after all that begin with it differs in the last character
             statement = _KEYS_FROM
             values |= {"b_from": prefix, "b_until": prefix[:-1] + chr(ord(prefix[-1]) + 1)}
-        keys = await self._db.read(lambda c: list(c.scalars(statement, values)), tenant=service, timeout=timeout)
+
+        def unit(connection: Connection) -> list[str]:
+            return [key for (key,) in statement.run(connection, values)]
+
+        keys = await self._db.read(unit, tenant=service, timeout=timeout)
         return keys[:limit], keys[limit - 1] if len(keys) > limit else None
 
     async def sweep(self) -> int:
@@ -272,8 +278,8 @@ class StateRepository:
         there, usage = held.row_value is not None, held.usage
         version = held.row_version + 1 if held.value is not None else max(usage.floor, held.row_version) + 1
         if there:
-            connection.execute(
-                _UPDATE,
+            _UPDATE.run(
+                connection,
                 {
                     "b_service": service,
                     "b_key": key,
@@ -285,7 +291,7 @@ class StateRepository:
             )
         else:
             row = {"value": value, "version": version, "modified": now, "expires": expires}
-            connection.execute(_INSERT, {"service_id": service, "key": key, **row})
+            _INSERT.run(connection, {"service_id": service, "key": key, **row})
         if after != usage:
             _set_usage(connection, service, after)
         return StateValue(value, version, now)
@@ -304,7 +310,7 @@ class StateRepository:
         if rows:
             for key, value, version in rows:
                 usage = usage.without(key, value, version)
-            connection.execute(_DELETE, [{"b_service": service, "b_key": row.key} for row in rows])
+                _DELETE.run(connection, {"b_service": service, "b_key": key})
             _set_usage(connection, service, usage)
         return len(rows)
 
@@ -324,7 +330,7 @@ class _Held(NamedTuple):
     @classmethod
     def load(cls, connection: Connection, service: str, key: str, now: int) -> _Held:
         usage = _usage(connection, service)
-        row = connection.execute(_ROW, {"b_service": service, "b_key": key}).one_or_none()
+        row = _ROW.row(connection, {"b_service": service, "b_key": key})
         if row is None:
             return cls(service, key, usage, None, 0, None, None)
         value, version, expires = row
@@ -341,16 +347,17 @@ class _Held(NamedTuple):
 
 def _usage(connection: Connection, service: str) -> _Usage:
     values = {"b_service": service}
-    row = connection.execute(_USAGE, values).one_or_none()
+    row = _USAGE.row(connection, values)
     if row is None:
-        connection.execute(_NEW_USAGE, values)
-        row = connection.execute(_USAGE, values).one()
+        _NEW_USAGE.run(connection, values)
+        row = _USAGE.row(connection, values)
+    assert row is not None
     return _Usage(*row)
 
 
 def _set_usage(connection: Connection, service: str, usage: _Usage) -> None:
     values = {"b_keys": usage.keys, "b_bytes": usage.bytes, "b_floor": usage.floor}
-    connection.execute(_SET_USAGE, {"b_service": service, **values})
+    _SET_USAGE.run(connection, {"b_service": service, **values})
 
 
 def _bytes(key: str, value: str) -> int:

@@ -32,6 +32,7 @@ from insula.background import fail, thread, unheard
 from insula.errors import InsulaError, UnavailableError
 from insula.storage.faults import Fault, diagnose, log, refusal, unreachable
 from insula.storage.link import Link
+from insula.storage.statements import Statement
 from insula.storage.turns import Places, Turns
 
 T = TypeVar("T")
@@ -42,6 +43,10 @@ MAX_GROUP_BYTES = 2 << 20
 #: Outcomes that are told in one turn of the loop.
 _SETTLED = 16
 TRIES = 6
+
+_SAVEPOINT = Statement("SAVEPOINT insula_unit")
+_RELEASE = Statement("RELEASE SAVEPOINT insula_unit")
+_UNDO = Statement("ROLLBACK TO SAVEPOINT insula_unit")
 
 
 class Job(Generic[T]):
@@ -222,12 +227,11 @@ class Writer:
             raise
 
     def _guarded(self, connection: Connection, job: Job[Any]) -> _Outcome:
-        savepoint = connection.begin_nested()
+        _SAVEPOINT.run(connection)
         outcome = self._unit(connection, job)
-        if outcome[2] is None:
-            savepoint.commit()
-        else:
-            savepoint.rollback()
+        if outcome[2] is not None:
+            _UNDO.run(connection)
+        _RELEASE.run(connection)
         return outcome
 
     @staticmethod

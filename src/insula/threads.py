@@ -78,7 +78,7 @@ class Threads:
         return future
 
     def close(self) -> None:
-        """Asks each thread to end when it has done what is there. Idempotent."""
+        """Each thread ends once the work that waits is done. Idempotent."""
         self._closed = True
         self._end()
 

@@ -103,7 +103,7 @@ class Workers:
         self._untidy.put(job)
 
     def close(self) -> None:
-        """Asks every thread to end when it has done what is there."""
+        """Each thread ends once the jobs that wait are done."""
         for _ in range(self._most):
             self._jobs.put(None)
         self._untidy.put(None)

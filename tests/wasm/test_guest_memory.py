@@ -121,6 +121,16 @@ def test_leases_never_come_to_more_than_there_is() -> None:
         assert tenant.bytes == 0
 
 
+def test_what_a_guest_takes_of_its_lease_is_counted_once() -> None:
+    memory, (greedy, modest) = memory_of(300, 240, 64)
+    lease = memory.lease(180 * MB, greedy)
+    memory.change(170 * MB, greedy, out_of_lease=170 * MB)
+    assert (memory.held, memory.leased, greedy.bytes) == (170 * MB, lease - 170 * MB, lease)
+    assert memory.lease(4 * MB, modest) == 4 * MB, "it has what is kept for it while the other one runs"
+    memory.settle(lease - 170 * MB, greedy)
+    assert greedy.bytes == memory.held == 170 * MB
+
+
 def test_a_tenant_that_has_much_gets_no_more_while_memory_is_scarce() -> None:
     memory, (greedy, modest) = memory_of(1000, 1000, 64)
     for _ in range(100):

@@ -313,6 +313,21 @@ async def test_a_shortage_is_a_growth_that_was_refused_in_this_very_exchange(flo
     assert instance.shortage("it failed") is None
 
 
+async def test_memory_that_was_leased_is_counted_once_when_the_guest_has_taken_it(floor: Floor) -> None:
+    memory = floor.engine.guest_memory
+    instance = await owned(await Desk(floor.engine).open(memory_bytes=16 << 16))
+    held = memory.held
+    instance.lease()
+    leased = memory.leased
+    assert leased == 14 << 16
+    assert instance.call("grow", 10) == 2
+    instance.weigh()  # while it is still being run
+    assert (memory.held - held, memory.leased) == (10 << 16, leased - (10 << 16))
+    instance.settle()
+    assert (memory.held - held, memory.leased) == (10 << 16, 0)
+    instance.close()
+
+
 # The end
 
 

@@ -143,11 +143,13 @@ class GuestMemory:
         """Bytes that one tenant may come to, where all others have nothing."""
         return _TIMES * (self.most - self._floor * max(0, len(self._tenants) - 1)) // (1 + _TIMES)
 
-    def change(self, by: int, tenant: Tenant) -> bool:
-        """Counts what an instance has more, or less; whether all of it is within the bound."""
+    def change(self, by: int, tenant: Tenant, *, out_of_lease: int = 0) -> bool:
+        """Counts what an instance has more, or less, of which so much is taken out of its lease; whether all instances are
+        within the bound."""
         with self._lock:
             self.held += by
-            self._add(tenant, by)
+            self.leased -= out_of_lease
+            self._add(tenant, by - out_of_lease)
             self._look()
             low = by > 0 and self.held > self.most * _SCARCE and not self._asked
             self._asked = self._asked or low

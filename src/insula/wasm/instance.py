@@ -179,7 +179,11 @@ class LiveInstance(Cell):
     def _weighs(self, size: int) -> bool:
         """Counts the memory that it has. False if all guests together have more than they may."""
         by, self._weight = size - self._weight, size
-        return self._memory_of_all.change(by, self._tenant) if by else True
+        if not by:
+            return True
+        grown = max(0, min(by, self._lease))
+        self._lease -= grown
+        return self._memory_of_all.change(by, self._tenant, out_of_lease=grown)
 
     def stop(self) -> None:
         """Asks the guest to end, wherever it is; for the loop. It does by the end of its slice."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import pytest
 
 from insula.errors import GuestError, LimitError
 from insula.wasm.contract import Engine, Limits
 from insula.wasm.engine import NativeEngine, OwnedInstance
+from insula.wasm.native import pages
 from insula.wasm.native.callbacks import cells
 from insula.wasm.native.library import delete_trap, memory_base
 from insula.wasm.pace import Pace
+from tests.wasm.floor import until
 from tests.wasm.native.guests import program, run
 from tests.wasm.test_contract import Steps
 
@@ -52,6 +56,33 @@ async def test_what_is_freed_is_freed_once_and_forgotten(engine: Engine) -> None
     assert len(cells) == before
     assert isinstance(engine, NativeEngine)
     assert engine.schedule.instances == 0
+
+
+async def test_a_large_memory_is_given_back_in_pieces(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    pieces: list[tuple[int, int]] = []
+    empty: list[bool] = []
+
+    def note(base: int, size: int, advice: int) -> None:
+        advise(base, size, advice)
+        empty.append((ctypes.c_char * size).from_address(base).raw == bytes(size))
+        pieces.append((base, size))
+
+    advise = pages._advise
+    monkeypatch.setattr(pages, "_advise", note)
+    made = await program(
+        engine,
+        f"""(module (memory (export "memory") {9 * 16 + 1}) (func (export "go")
+             (memory.fill (i32.const 0) (i32.const 7) (i32.const {9 << 20}))))""",
+        limits=Limits(memory_bytes=16 << 20),
+    )
+    instance = await made.instantiate()
+    assert isinstance(instance, OwnedInstance)
+    instance.call("go")
+    base = memory_base(instance._context, instance._memory)
+    instance.close()  # a thread frees what is large
+    await until(lambda: len(pieces) == 3)
+    assert all(empty)
+    assert pieces == [(base, 4 << 20), (base + (4 << 20), 4 << 20), (base + (8 << 20), (1 << 20) + 65536)]
 
 
 async def test_the_code_of_a_module_goes_with_its_last_instance(engine: Engine) -> None:

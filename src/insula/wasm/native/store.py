@@ -24,6 +24,7 @@ from insula.wasm.native.library import (
     set_limits,
     view_of,
 )
+from insula.wasm.native.pages import PIECE, give_back
 from insula.wasm.native.template import Template
 from insula.wasm.native.values import KINDS, ROOM
 from insula.wasm.rewrite import ENTER, REFUSED
@@ -92,6 +93,9 @@ class Store:
 
     def close_store(self, store: wasmtime.Store) -> None:
         """Frees the store that was `_store` with its instance, once nothing of the guest's is under way."""
+        size = self.size()
+        if size > PIECE:
+            give_back(memory_base(self._context, self._memory), size)
         self._view = memoryview(b"")
         self._bytes = b""
         self._size = 0

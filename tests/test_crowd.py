@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from insula import examples
-from insula.edge.listener import TURNED_AWAY
+from insula.edge.connections import TURNED_AWAY
 from tests.running import Process, process
 
 CROWD = 10_000

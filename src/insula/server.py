@@ -31,7 +31,7 @@ from insula.background import told
 from insula.deployments.contract import Deployments
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
-from insula.edge.server import Listener, bind
+from insula.edge.listener import Listener, bind
 from insula.errors import Code, ConfigurationError, InsulaError
 from insula.logs import Logs
 from insula.settings import Settings, check_startable

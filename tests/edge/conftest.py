@@ -13,9 +13,9 @@ from insula.edge.app import Application
 from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
+from insula.edge.listener import Listener, bind
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
-from insula.edge.server import Listener, bind
 from insula.errors import Code, InsulaError
 
 

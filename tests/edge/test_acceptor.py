@@ -14,7 +14,7 @@ import pytest
 
 from insula.edge import acceptor as room
 from insula.edge.acceptor import AT_ONCE, Acceptor
-from insula.edge.server import bind
+from insula.edge.listener import bind
 from tests.edge.conftest import until
 
 

@@ -15,9 +15,10 @@ import pytest
 
 from insula.edge.backlog import Backlog
 from insula.edge.compression import CODINGS
+from insula.edge.connection import COUNTED_FROM, Connection
 from insula.edge.exchange import Response
+from insula.edge.http1 import Stage
 from insula.edge.limits import Limits
-from insula.edge.listener import COUNTED_FROM, Reading
 from insula.edge.routes import RouteTable
 from insula.offload import Offload
 from insula.shares import Shares
@@ -25,6 +26,10 @@ from tests.edge.conftest import Street, answers, statuses, street, until
 from tests.scarce import refuse_threads
 
 MB = 1 << 20
+
+
+def live(here: Street) -> list[Connection]:
+    return [each for each in here.listener._shared.live if isinstance(each, Connection)]
 
 
 def holds(here: Street, size: int) -> bool:
@@ -132,16 +137,16 @@ async def test_requests_that_are_sent_ahead_have_room_together(lane: bool, ahead
     """Forty clients send much more while their first request waits. What is held stays within the bound; who gives up
     gets the answer of the request under way and a whole 503; who keeps its place gets all."""
     async with street(Limits(max_unread=MB, linger=5), lane=lane) as here:
-        backlog = here.listener._config.unread
+        backlog = here.listener._shared.unread
         clients = []
         for number in range(1, 41):
             clients.append(await here.connect())
             clients[-1][1].write(b"GET /echo?later HTTP/1.1\r\nHost: a\r\n\r\n" + ahead)
             await until(partial(asked, here, number))
         await until(lambda: here.drops.get("sent_ahead", 0) >= 20)
-        connections = list(here.listener._server.server_state.connections)
+        connections = live(here)
         assert len(connections) == 40
-        held = sum(each._sent_ahead() for each in connections if each._reading is not Reading.DEAF)  # type: ignore[union-attr]
+        held = sum(each._sent_ahead() for each in connections if each._reader.stage is not Stage.DEAF)
         assert MB // 4 < held <= MB
         assert held - 40 * COUNTED_FROM <= backlog.held <= held
         for pending in here.probe.pending:
@@ -165,16 +170,16 @@ async def test_requests_that_are_sent_ahead_have_room_together(lane: bool, ahead
         b"POST /echo?later HTTP/1.1\r\nHost: a\r\nContent-Length: 70000\r\n\r\n" + b"x" * 70_000,
     ],
 )
-async def test_of_requests_that_are_sent_ahead_one_is_parsed(lane: bool, first: bytes) -> None:
+async def test_requests_that_are_sent_ahead_are_not_parsed(lane: bool, first: bytes) -> None:
     """Whatever came in the same read: a parsed one takes many times its bytes, and time of the loop."""
     async with street(lane=lane) as here:
         reader, writer = await here.connect()
         behind = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
         writer.write(first + behind * 200)
         await here.probe.asked.wait()
-        [connection] = here.listener._server.server_state.connections
-        await until(lambda: connection._sent_ahead() > 199 * len(behind))  # type: ignore[union-attr]
-        assert len(connection.pipeline) == 1  # type: ignore[union-attr]
+        [connection] = live(here)
+        await until(lambda: connection._sent_ahead() > 199 * len(behind))
+        assert not connection._reader.events
         here.probe.pending[0].set_result(Response(203, (), b"at last"))
         writer.write(behind.replace(b"Host", b"Connection: close\r\nHost"))
         assert statuses(await reader.read()) == [203, *[200] * 201]
@@ -184,7 +189,7 @@ async def test_of_requests_that_are_sent_ahead_one_is_parsed(lane: bool, first: 
 async def test_half_a_message_that_waits_in_the_lane_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("insula.edge.fast_connection.SECOND_READ", 60.0)
     async with street(lane=True) as here:
-        backlog = here.listener._config.unread
+        backlog = here.listener._shared.unread
         reader, writer = await here.connect()
         head = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\n"
         writer.write(head + b"x" * 40_000)

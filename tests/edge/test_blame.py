@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
+from insula.edge.asgi_request import AsgiRequest
+from insula.edge.clocks import ReadClock
+from insula.edge.connection import Connection
 from insula.edge.fast_connection import FastConnection
 from insula.edge.head_reader import HeadReader
+from insula.edge.http1 import Reader
 from insula.edge.lane import Lane
-from insula.edge.listener import HttpConnection
 from tests.edge.conftest import answers, statuses, street
 
 GET = b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -21,10 +24,12 @@ SLOW_POST = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r
 
 #: What breaks, on which road, and at which request.
 PLACES: list[tuple[type, str, bool, bytes]] = [
-    *((HttpConnection, name, lane, SLOW_POST) for lane in (False, True) for name in (
-        "on_message_begin", "on_url", "on_header", "on_headers_complete", "_check_head", "_begin", "_start_asgi_task",
-        "on_body", "on_message_complete", "_parse",
+    *((Reader, name, lane, SLOW_POST) for lane in (False, True) for name in (
+        "on_message_begin", "on_url", "on_header", "on_headers_complete", "_head", "on_body", "on_message_complete",
+        "feed", "_count",
     )),
+    *((Connection, name, lane, SLOW_POST) for lane in (False, True) for name in ("_heed", "_begin", "_body", "_end")),
+    *((AsgiRequest, name, lane, SLOW_POST) for lane in (False, True) for name in ("begin", "body", "end")),
     (HeadReader, "on_url", True, POST),
     (HeadReader, "on_header", True, POST),
     (HeadReader, "on_headers_complete", True, POST),
@@ -79,11 +84,11 @@ async def test_no_answer_is_given_to_what_nobody_asked(
 ) -> None:
     """What fails behind a request that was read whole takes its answer from nobody and adds none."""
 
-    def fails(_: HttpConnection) -> None:
+    def fails(_: ReadClock) -> None:
         raise BugError
 
     async with street(lane=lane) as here:
-        monkeypatch.setattr(HttpConnection, "_watch", fails)
+        monkeypatch.setattr(ReadClock, "watch", fails)
         said = await here.talk(SLOW_POST)
         assert statuses(said) == [200]
         assert "a request could not be read" in caplog.text
@@ -94,14 +99,14 @@ async def test_the_answers_before_it_are_given_first(
     lane: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with street(lane=lane) as here:
-        sound = HttpConnection.on_url
+        sound = Reader.on_url
 
-        def fails(self: HttpConnection, url: bytes) -> None:
+        def fails(self: Reader, url: bytes) -> None:
             if url == b"/bug":
                 raise BugError
             sound(self, url)
 
-        monkeypatch.setattr(HttpConnection, "on_url", fails)
+        monkeypatch.setattr(Reader, "on_url", fails)
         said = await here.talk(GET + GET.replace(b"/echo", b"/bug") + GET)
         assert statuses(said) == [200, 500]
         assert "a request could not be read" in caplog.text

@@ -267,7 +267,7 @@ def test_both_roads_say_the_same_to_generated_streams(caplog: pytest.LogCaptureF
 
 def connections(street: Street) -> list[FastConnection]:
     """The connections that are open."""
-    return [made for made in street.listener._server.server_state.connections if isinstance(made, FastConnection)]
+    return [made for made in street.listener._shared.live if isinstance(made, FastConnection)]
 
 
 # What is remembered, and what is asked each time
@@ -324,10 +324,10 @@ async def test_an_answer_that_is_known_is_not_given_for_another(
 async def test_the_fields_of_the_listener_are_those_of_now() -> None:
     async with roads(LIMITS) as here:
         reader, writer = await here.lane.connect()
-        state = here.lane.listener._server.server_state
+        state = here.lane.listener._shared
         for date in (b"one", b"two", b"two", b"three"):
-            if state.default_headers != [(b"date", date)]:
-                state.default_headers = [(b"date", date)]
+            if state.default_fields != [(b"date", date)]:
+                state.default_fields = [(b"date", date)]
             writer.write(post())
             said = await reader.readuntil(b"hello")
             assert answers(said)[0][1][b"date"] == date
@@ -676,7 +676,7 @@ async def test_a_request_behind_the_answer_that_filled_the_buffer_is_kept(monkey
         assert connection._held == post()
         assert len(here.told[1].asked) == 1 + count
         held: list[bytes] = []
-        monkeypatch.setattr(connection, "_hold", held.append)
+        monkeypatch.setattr(FastConnection, "_hold", lambda _, rest: held.append(rest))
         for _ in range(5):
             await asyncio.sleep(0)
         assert held == []  # it waits for the client, and does not look again in every turn
@@ -697,11 +697,11 @@ async def test_a_connection_that_ends_or_whose_client_does_not_read_takes_no_req
         [connection] = connections(here.lane)
         match end:
             case "shut":
-                connection._shut()
+                connection.shut()
             case "linger":
-                connection._linger()
+                connection.linger()
             case "fail":
-                connection._fail(Last.HEAD_TIMEOUT)
+                connection.fail(Last.HEAD_TIMEOUT)
             case _:
                 connection.pause_writing()
         connection.data_received(post(b"again"))
@@ -783,16 +783,14 @@ async def test_a_client_that_the_lane_answered_has_a_moment_for_its_next_request
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The timer of an idle connection is older than its last answer, since the lane does not set it anew each time."""
-    monkeypatch.setattr("insula.edge.listener.MOMENT", 30.0)
+    monkeypatch.setattr("insula.edge.connection.MOMENT", 30.0)
     async with roads(Limits(keep_alive_timeout=600, linger=0.3)) as here:
         reader, writer = await here.lane.connect()
         writer.write(post(b"first"))
         await reader.readuntil(b"first")
         [connection] = connections(here.lane)
-        connection._unset_keepalive_if_required()  # a minute passes
-        connection.timeout_keep_alive_task = asyncio.get_running_loop().call_later(
-            600 - 60, connection.timeout_keep_alive_handler
-        )
+        connection._idle.stop()  # a minute passes
+        connection._idle._set(600 - 60)
         writer.write(post(b"second"))
         await reader.readuntil(b"second")
         stopping = asyncio.create_task(here.lane.listener.stop(20.0))

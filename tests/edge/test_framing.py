@@ -160,14 +160,18 @@ async def test_blanks_around_a_value_are_no_part_of_it() -> None:
 @pytest.mark.parametrize(
     ("version", "headers", "expected"),
     [
-        ("1.1", [(b"host", b"a")], Framing(-1, False)),
-        ("1.1", [(b"host", b"a"), (b"content-length", b"007")], Framing(7, False)),
-        ("1.1", [(b"host", b"a"), (b"upgrade", b"H2C")], Framing(-1, True)),
-        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"content-length", b"00")], Framing(0, True)),
-        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"content-length", b"1")], Framing(1, False)),
-        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"transfer-encoding", b"chunked")], Framing(-1, False)),
+        ("1.1", [(b"host", b"a")], Framing(-1, None, True)),
+        ("1.1", [(b"host", b"a"), (b"content-length", b"007")], Framing(7, None, False)),
+        ("1.1", [(b"host", b"a"), (b"upgrade", b"H2C")], Framing(-1, b"h2c", True)),
+        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"content-length", b"00")], Framing(0, b"h2c", True)),
+        ("1.1", [(b"host", b"a"), (b"upgrade", b"h2c"), (b"content-length", b"1")], Framing(1, b"h2c", False)),
+        (
+            "1.1",
+            [(b"host", b"a"), (b"upgrade", b"h2c"), (b"transfer-encoding", b"chunked")],
+            Framing(-1, b"h2c", False),
+        ),
         ("1.1", [], Last.HOST),
-        ("1.0", [], Framing(-1, False)),
+        ("1.0", [], Framing(-1, None, True)),
         ("1.0", [(b"transfer-encoding", b"chunked")], Last.TRANSFER_CODING),
         ("1.1", [(b"host", b"a"), *[(b"transfer-encoding", each) for each in (b"chunked", b"x")]], Last.MALFORMED),
         (

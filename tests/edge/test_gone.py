@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from insula.edge.connection import Connection
 from insula.edge.limits import Limits
-from insula.edge.listener import HttpConnection
 from tests.edge.conftest import until
 from tests.edge.roads import post, roads
 
@@ -61,8 +61,8 @@ async def test_a_connection_leaves_nothing_for_the_collector(
         if answered:
             await reader.readuntil(answered)
         await until(lambda: road.listener.connections)
-        [found] = road.listener._server.server_state.connections
-        assert isinstance(found, HttpConnection)
+        [found] = road.listener._shared.live
+        assert isinstance(found, Connection)
         gone = weakref.ref(found)
         del found
         for _ in range(5):

@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 
 from insula.edge.asgi import App, Receive, Scope, Send
 from insula.edge.guard import Guard
-from insula.edge.server import Listener, bind
+from insula.edge.listener import Listener, bind
 from insula.errors import CallerError, InsulaError
 
 
@@ -135,7 +135,7 @@ async def test_a_request_that_the_stop_cuts_off_gets_a_whole_answer(caplog: pyte
     async with admin(waiting=waiting) as http:
         asked = asyncio.create_task(http.get("/wait"))
         await waiting.wait()
-        [cut_off] = [task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]
+        [cut_off] = [task for task in asyncio.all_tasks() if "AsgiRequest._run" in repr(task)]
         cut_off.cancel("the server stops")
         answer = await asked
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")

@@ -34,7 +34,7 @@ async def test_a_client_that_has_no_more_to_say_gets_the_answer_that_comes_soon(
 @pytest.mark.parametrize("lane", [False, True], ids=["ordinary road", "lane"])
 async def test_an_answer_that_does_not_come_soon_is_not_waited_for(lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """The client may be gone: that looks the same."""
-    monkeypatch.setattr("insula.edge.listener.HEARD_OUT", 0.0)
+    monkeypatch.setattr("insula.edge.connection.HEARD_OUT", 0.0)
     async with street(lane=lane) as here:
         reader, writer = await here.connect()
         writer.write(HALF)
@@ -68,10 +68,10 @@ async def test_a_request_that_the_server_holds_is_not_its_clients_fault(monkeypa
         writer.write(b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 10000\r\n\r\n" + b"x" * 10_000)
         writer.write_eof()
         await until(lambda: held.waits)
-        unread = here.listener._config.unread
+        unread = here.listener._shared.unread
         await until(lambda: unread.held >= 10_000)
         [connection] = connections(here)
-        connection._overdue()  # as its timer does
+        connection._read_clock._ring()  # as its timer does
         monkeypatch.setattr(Closed, "is_over", lambda *_: False)
         held.waits[0]()
         [(status, _, body)] = answers(await reader.read())

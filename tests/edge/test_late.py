@@ -137,9 +137,9 @@ async def test_a_large_answer_that_comes_at_a_stop_is_the_last_one() -> None:
         reader, writer = await here.lane.connect()
         writer.write(post(fields=b"Accept-Encoding: gzip\r\n"))
         await until(lambda: waits.begun)
-        [connection] = here.lane.listener._server.server_state.connections
+        [connection] = connections(here.lane)
         stopping = asyncio.create_task(here.lane.listener.stop(5))
-        await until(lambda: not connection.cycle.keep_alive)  # type: ignore[union-attr]
+        await until(lambda: not connection._request.keep_alive)  # type: ignore[union-attr]
         waits.begun[0].set_result("x")
         [(status, headers, _)] = answers(await reader.read())
         assert (status, headers[b"content-encoding"], headers.get(b"connection")) == (200, b"gzip", b"close")
@@ -248,8 +248,8 @@ class Deaf:
         self.loop = asyncio.get_running_loop()
         self.told: list[Response] = []
 
-    def answered(self, late: LateAnswer, response: Response) -> None:
-        late.response_complete = True
+    def late(self, answer: LateAnswer, response: Response) -> None:
+        answer.complete = True
         self.told.append(response)
 
 
@@ -271,9 +271,8 @@ async def test_an_answer_that_nobody_waits_for_is_dropped(how: str, caplog: pyte
             waited.set_exception(KeyError("lost"))
         elif how == "answered":
             waited.set_result("x")
-        late.disconnected = True
-        late.message_event.set()
-        late.message_event.set()  # a connection tells of its end more than once
+        late.left()
+        late.left()  # a connection tells of its end more than once
         late.cut_off()
         for _ in range(4):
             await asyncio.sleep(0)
@@ -343,7 +342,7 @@ async def test_a_turn_gives_up_a_bounded_number(how: str, monkeypatch: pytest.Mo
 
         count()
         for connection in connections(here.lane):
-            late = connection._running
+            late = connection._request
             assert isinstance(late, LateAnswer)
             if how == "their time is over":
                 late._late()

@@ -13,10 +13,10 @@ import pytest
 from insula.edge.admission import Draining
 from insula.edge.app import Application
 from insula.edge.exchange import Head, Response, Route
+from insula.edge.listener import Listener, bind
 from insula.edge.metrics import Metrics
 from insula.edge.plain import PLAIN_LABELS, Sources, Status, Welcome, plain_routes
 from insula.edge.routes import RouteTable
-from insula.edge.server import Listener, bind
 from tests.edge.conftest import Nothing
 
 

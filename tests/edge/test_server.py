@@ -11,7 +11,7 @@ import pytest
 
 from insula.edge.exchange import Response
 from insula.edge.limits import Limits
-from insula.edge.server import Listener, bind
+from insula.edge.listener import Listener, bind
 from insula.errors import ConfigurationError
 from tests.edge.conftest import ROADS, Probe, answers, probe_app, statuses, street, turns, until
 
@@ -114,7 +114,7 @@ BIG = b"GET /echo?big=20000000 HTTP/1.1\r\nHost: a\r\n\r\n"
 async def test_a_client_that_does_not_take_its_answers_ends_with_the_stop(
     hurried: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("insula.edge.server.LAST_ANSWERS", 0.1)
+    monkeypatch.setattr("insula.edge.listener.LAST_ANSWERS", 0.1)
     async with street(Limits(write_timeout=60.0)) as here:
         clients = [await here.connect() for _ in range(3)]
         for _, writer in clients:
@@ -134,7 +134,7 @@ async def test_a_client_that_does_not_take_its_answers_ends_with_the_stop(
 async def test_a_client_that_takes_its_answers_after_the_grace_gets_them_whole(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("insula.edge.server.LAST_ANSWERS", 30.0)
+    monkeypatch.setattr("insula.edge.listener.LAST_ANSWERS", 30.0)
     async with street(Limits(write_timeout=60.0, linger=0.1)) as here:
         reader, writer = await here.connect()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -234,7 +234,7 @@ async def test_a_client_that_sends_one_request_after_the_other_loses_none_to_a_s
 
 
 async def test_a_client_that_has_been_quiet_for_a_while_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("insula.edge.listener.MOMENT", 0.0)
+    monkeypatch.setattr("insula.edge.connection.MOMENT", 0.0)
     async with street(Limits(keep_alive_timeout=30)) as here:
         reader, writer = await here.connect()
         writer.write(REQUEST)

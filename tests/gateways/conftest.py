@@ -19,8 +19,8 @@ from insula.edge.admission import Identified
 from insula.edge.app import Application
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
+from insula.edge.listener import Listener, bind
 from insula.edge.routes import RouteTable
-from insula.edge.server import Listener, bind
 from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
 from insula.gateways.missing import missing_route

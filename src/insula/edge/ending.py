@@ -61,14 +61,3 @@ class Ending:
             self._timer = self._loop.call_later(limits.write_timeout, self._look)
         else:
             self._transport.abort()
-
-
-class Parting:
-    """A transport as the cycle of a request has it: what it writes goes out, and where it would close, `part` is called."""
-
-    __slots__ = ("close", "is_closing", "write")
-
-    def __init__(self, transport: asyncio.Transport, part: object) -> None:
-        self.write = transport.write
-        self.is_closing = transport.is_closing
-        self.close = part

@@ -17,21 +17,16 @@ requests for a bounded time of one turn of the loop (intake.py).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from time import monotonic
-from typing import Any
-
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.server import ServerState
 
 from insula.edge.asgi import App
+from insula.edge.asgi_request import AsgiRequest
+from insula.edge.connection import COUNTED_FROM, Connection
+from insula.edge.connections import Connections
 from insula.edge.exchange import Response
+from insula.edge.http1 import Stage
 from insula.edge.lane import Lane
-from insula.edge.last_words import Last
 from insula.edge.late import LateAnswer
-from insula.edge.limits import Limits
-from insula.edge.listener import COUNTED_FROM, HttpConnection, Reading
-from insula.edge.listener_config import ListenerConfig
 
 #: Answers out of one read before other connections have their turn, and seconds that they may take.
 IN_A_ROW = 32
@@ -42,55 +37,27 @@ PATIENCE = 8
 SECOND_READ = 0.02
 
 
-class FastConfig(ListenerConfig):
-    """What the connections of a listener with a lane share."""
+class FastConnection(Connection):
+    """One connection of a listener with a lane."""
 
-    def __init__(
-        self,
-        app: Any,
-        limits: Limits,
-        dropped: Callable[[str], None],
-        emptied: Callable[[], None],
-        ssl_context_factory: Any = None,
-        *,
-        lane: Lane,
-    ) -> None:
-        super().__init__(app, limits, dropped, emptied, ssl_context_factory, FastConnection)
-        self.lane = lane
-        self.intake = lane.intake
+    __slots__ = (*("_begun", "_ended", "_intake", "_lane", "_memo", "_new_blocks", "_plain", "_rest", "_waits"),)
 
-
-class FastConnection(HttpConnection):
-    """The protocol of one connection; uvicorn makes it with the FastConfig of its listener."""
-
-    def __init__(
-        self,
-        config: FastConfig,
-        server_state: ServerState,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        super().__init__(config, server_state, app_state, _loop)
-        self._lane = config.lane
-        self._memo = config.lane.memo
-        self._intake = config.intake
+    def __init__(self, shared: Connections, loop: asyncio.AbstractEventLoop, lane: Lane) -> None:
+        super().__init__(shared, loop)
+        self._lane = lane
+        self._memo = lane.memo
+        self._intake = lane.intake
         self._waits = False  # what is held waits for a later turn of the loop
         self._ended = False  # and the client has no more to say after it
-        self._scheme = "http"
         self._plain = False  # nothing is under way here: see `_settled`
-        self._answered = 0.0  # when the lane last answered, of time.monotonic()
         self._new_blocks = 0  # in a row
         self._begun = b""  # a message whose head the lane takes and whose rest is awaited
         self._rest: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._scheme = self.scheme or "http"
-
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._plain = False
         self._take_begun()
-        super().connection_lost(exc)
+        super().connection_lost(_)
 
     def shutdown(self) -> None:
         self._give_up_begun()
@@ -98,10 +65,7 @@ class FastConnection(HttpConnection):
         self._plain = False
         super().shutdown()
 
-    def _quiet_since(self) -> float:
-        return max(super()._quiet_since(), self._answered)
-
-    def eof_received(self) -> bool:  # type: ignore[override]
+    def eof_received(self) -> bool:
         if self._waits:
             self._ended = True
             return True
@@ -118,20 +82,20 @@ class FastConnection(HttpConnection):
                 if received >= self._intake.until and self._intake.is_over(known.route.tenant, received):
                     self._wait_for_turn(known.route.tenant, data)
                     return
-                self._answered = received
+                self._idle.since = received
                 self._new_blocks = 0
                 answer = self._lane.answer(
-                    known, data[end:], self._address, self._scheme, self.server_state.default_headers, received
+                    known, data[end:], self.address, self._scheme, self.shared.default_fields, received
                 )
                 if answer.__class__ is bytes:
                     self.transport.write(answer)
                 else:
                     self._wait_for(answer)  # type: ignore[arg-type]
                 return
-        if not self._held and self._reading is not Reading.DEAF:
+        if not self._held and self._reader.stage is not Stage.DEAF:
             now = monotonic()
-            if now >= self._intake.until and self._intake.is_over(self._address, now):
-                self._wait_for_turn(self._address, data)
+            if now >= self._intake.until and self._intake.is_over(self.address, now):
+                self._wait_for_turn(self.address, data)
                 return
         super().data_received(data)
 
@@ -141,22 +105,22 @@ class FastConnection(HttpConnection):
                 self._take(self._take_begun() + data, patient=False)
             else:
                 self._take(data, patient=True)
-            if self._awaited:
-                self._watch()
+            if self._read_clock.awaits:
+                self._read_clock.watch()
             self._plain = self._settled()
         else:
             super()._received(data)
 
     def _between(self) -> bool:
         """Whether the parser stands between two messages and no answer is under way."""
-        running = self._running
+        reader, request = self._reader, self._request
         return (
-            self._reading is Reading.HEAD
-            and not self._began
-            and not self._silent
+            reader.stage is Stage.HEAD
+            and not reader.begun
+            and not reader.events
             and not self._held
             and not self._last
-            and (running is None or running.response_complete)
+            and (request is None or request.over)
         )
 
     def _settled(self) -> bool:
@@ -165,26 +129,18 @@ class FastConnection(HttpConnection):
         return (
             self._between()
             and not self._begun
-            and not self._awaited
+            and not self._read_clock.awaits
             and not self.flow.write_paused
-            and self.timeout_keep_alive_task is not None
+            and self._idle.runs
         )
 
     def _feed(self, data: bytes) -> None:
         self._plain = False
         super()._feed(data)
 
-    def _fail(self, last: Last, request_id: str = "") -> None:
+    def _deafen(self) -> None:
         self._plain = False
-        super()._fail(last, request_id)
-
-    def _linger(self) -> None:
-        self._plain = False
-        super()._linger()
-
-    def _shut(self) -> None:
-        self._plain = False
-        super()._shut()
+        super()._deafen()
 
     def pause_writing(self) -> None:
         self._plain = False
@@ -217,13 +173,13 @@ class FastConnection(HttpConnection):
                 if patient:
                     self._begun = data[start:]
                     self._rest = self.loop.call_later(SECOND_READ, self._give_up_begun)
-                    self._answered = monotonic()
+                    self._idle.since = monotonic()
                 else:
                     self._feed(data[start:])
                 return
             start = end + known.length
             answer = lane.answer(
-                known, data[end:start], self._address, self._scheme, self.server_state.default_headers, monotonic()
+                known, data[end:start], self.address, self._scheme, self.shared.default_fields, monotonic()
             )
             if not isinstance(answer, bytes):
                 self._wait_for(answer)
@@ -237,9 +193,7 @@ class FastConnection(HttpConnection):
                 until = monotonic() + TURN
             count += 1
             patient = True
-        self._answered = monotonic()
-        if self.timeout_keep_alive_task is None:
-            self._rearm_keep_alive()
+        self._idle.start()
 
     def _sent_ahead(self) -> int:
         return super()._sent_ahead() + len(self._begun)
@@ -285,11 +239,11 @@ class FastConnection(HttpConnection):
                 self._ended = False
                 super().eof_received()
 
-    def _overdue(self) -> None:
-        if self._waits:  # it is the server that is late
-            self._timer = self.loop.call_later(self.limits.head_timeout, self._overdue)
-        else:
-            super()._overdue()
+    def waits(self) -> bool:
+        return self._waits
+
+    def has_more(self) -> bool:
+        return bool(self._begun) or super().has_more()
 
     def _take_begun(self) -> bytes:
         """What has come of a message that waits for its rest; it waits no longer."""
@@ -311,80 +265,42 @@ class FastConnection(HttpConnection):
         """A request that the lane has begun is answered later."""
         self._plain = False
         if isinstance(answer, LateAnswer):
-            self.cycle = self._running = answer  # type: ignore[assignment]
+            self._request = answer
             answer.begin(self)
         else:
             self._hand_over(answer)
 
-    def answered(self, late: LateAnswer, response: Response) -> None:
+    def late(self, answer: LateAnswer, response: Response) -> None:
         """The answer that was waited for. Does not raise."""
         try:
-            self._answer(late, response)
+            self._tell(answer, response)
         except Exception as error:
             self._broken(error)
 
-    def _answer(self, late: LateAnswer, response: Response) -> None:
+    def _tell(self, late: LateAnswer, response: Response) -> None:
+        late.complete = True
         if self.transport.is_closing():
-            late.response_complete = True
             return
-        told = self._lane.told(late.known, late.head, response, late.bytes_in, self.server_state.default_headers)
+        told = self._lane.told(late.known, late.head, response, late.bytes_in, self.shared.default_fields)
         if not isinstance(told, bytes):
             self._hand_over(told, keep_alive=late.keep_alive)
             return
-        if not late.keep_alive:
-            told = told.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1)
-        self.transport.write(told)
-        late.response_complete = True
-        self._running = None
-        if self.cycle is late:  # type: ignore[comparison-overlap]
-            self.cycle = None  # type: ignore[assignment]
-            if late.keep_alive and self._between() and not self._farewell:
-                self._answered = monotonic()
-                if self.timeout_keep_alive_task is None:
-                    self._rearm_keep_alive()
-                self._plain = self._settled()
-                return
-        if not late.keep_alive:
-            self._linger()
-        self.on_response_complete()
-
-    def cut_off(self) -> bool:
-        running = self._running
-        if not isinstance(running, LateAnswer):
-            return False
-        running.cut_off()
-        return True
+        if late.keep_alive:
+            self.transport.write(told)
+            self._next()
+            self._plain = self._settled()
+        else:
+            self.transport.write(told.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n", 1))
+            self.linger()
 
     def _hand_over(self, finish: App, *, keep_alive: bool = True) -> None:
         """The ordinary road finishes a request that the lane has begun."""
-        self._unset_keepalive_if_required()
-        cycle = self.cycle = RequestResponseCycle(
-            scope={"type": "http", "method": "POST"},  # type: ignore[typeddict-item]
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=False,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=keep_alive,
-            on_response=self.on_response_complete,
-        )
-        cycle.more_body = False
-        self._start_asgi_task(cycle, finish)
+        self._idle.stop()
+        request = self._request = AsgiRequest(self, {"type": "http", "method": "POST"}, keep_alive=keep_alive)
+        request.end()
+        self.shared.add_task(request.begin(finish, self.loop))
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._held:
             self.loop.call_soon(self._release)
-
-    def timeout_keep_alive_handler(self) -> None:
-        """Ends an idle connection. The lane does not set the timer anew at each answer: where it has answered since, or
-        has more to answer, the timer goes on for what is left."""
-        idle = 0.0 if self._held or self._begun or self._busy() else monotonic() - self._answered
-        left = self.timeout_keep_alive - idle
-        if left > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
-        else:
-            super().timeout_keep_alive_handler()

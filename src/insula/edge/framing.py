@@ -22,11 +22,12 @@ NOT_IN_TRAILERS = frozenset(
 
 
 class Framing(NamedTuple):
-    """`length` of the body, -1 if the head has none. `may_ignore_upgrade`: true if the offer of another protocol may be
-    passed over. HTTP/2's offer beside an ordinary request may, any other may not."""
+    """`length` of the body, -1 if the head has none. `upgrade` is the protocol that the head offers to change to, lower
+    case; such a head is `bodiless` where nothing but the other protocol may follow it."""
 
     length: int
-    may_ignore_upgrade: bool
+    upgrade: bytes | None
+    bodiless: bool
 
 
 def framing_of(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) -> Framing | Last:
@@ -51,7 +52,7 @@ def framing_of(version: str, target: bytes, headers: list[tuple[bytes, bytes]]) 
         return Last.MALFORMED
     if coding is not None and (coding.lower() != b"chunked" or version == "1.0"):
         return Last.TRANSFER_CODING if _is_chunked_last(coding) else Last.MALFORMED
-    return Framing(length, upgrade is not None and upgrade.lower() == b"h2c" and length <= 0 and coding is None)
+    return Framing(length, None if upgrade is None else upgrade.lower(), length <= 0 and coding is None)
 
 
 def _is_chunked_last(coding: bytes) -> bool:

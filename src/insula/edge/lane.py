@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from time import monotonic
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE
-
 from insula.edge.admission import admit
 from insula.edge.answers import (
     BODILESS,
@@ -33,6 +31,7 @@ from insula.edge.late import LateAnswer
 from insula.edge.limits import Limits
 from insula.edge.metrics import QUICK
 from insula.edge.request_id import new_request_id, sane_id
+from insula.edge.status_line import STATUS_LINES
 
 #: Bytes of a body that the lane takes.
 MAX_BODY = 65_536
@@ -129,7 +128,7 @@ class Lane:
             self._default_lines = wire(tuple(defaults))
         status, out = answer.status, answer.body
         fields = fields_of(answer.headers).wire
-        first = STATUS_LINE[status] + self._default_lines + fields
+        first = STATUS_LINES[status] + self._default_lines + fields
         if len(out) < COMPRESSED_FROM and status not in BODILESS:
             told = b"%bcontent-length: %d\r\nx-request-id: %b\r\n\r\n%b" % (
                 first,

@@ -25,60 +25,59 @@ class Asker(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def answered(self, late: LateAnswer, response: Response) -> None: ...
+    def late(self, answer: LateAnswer, response: Response) -> None: ...
 
 
 class LateAnswer:
-    """One request whose `answer` comes later. `bytes_in` is the size of its body.
-
-    `response_started`, `response_complete`, `disconnected`, `keep_alive` and `message_event` are what a connection knows a
-    cycle by.
-    """
+    """One request whose `answer` comes later. `bytes_in` is the size of its body. `started` and `complete` are of what is
+    written of its answer; the connection sets `complete`. `keep_alive`: the connection goes on behind it."""
 
     __slots__ = (
         "_answer",
         "_app",
         "_connection",
+        "_gone",
         "_over",
         "_timer",
         "bytes_in",
-        "disconnected",
+        "complete",
         "head",
         "keep_alive",
         "known",
-        "response_complete",
     )
 
-    response_started = False
+    started = False
 
     def __init__(self, app: Application, known: Known, head: Head, answer: Answer, bytes_in: int) -> None:
         self.known = known
         self.head = head
         self.bytes_in = bytes_in
         self.keep_alive = True
-        self.disconnected = self.response_complete = self._over = False
+        self.complete = self._gone = self._over = False
         self._app = app
         self._answer = answer
 
     def begin(self, connection: Asker) -> None:
-        """Waits for the answer, which goes to `connection.answered`."""
+        """Waits for the answer, which goes to `connection.late`."""
         self._connection = connection
         self._app.metrics.in_flight += 1
         self._timer = connection.loop.call_later(self.known.route.timeout + SLACK, self._late)
         self._wait(self._answer)
 
-    def cut_off(self) -> None:
+    def cut_off(self) -> bool:
         """The server stops, and this request has had its grace: it still gets a whole answer."""
         self._later(UnavailableError("the server stopped before there was an answer", retry_after=1.0))
+        return True
 
     @property
-    def message_event(self) -> LateAnswer:
-        """Has `set`, as the event of a cycle."""
-        return self
+    def over(self) -> bool:
+        """Whether nothing more is to be said."""
+        return self.complete or self._gone
 
-    def set(self) -> None:
-        """Something happened to the connection: where the client has left, the call is cancelled."""
-        if self.disconnected and not self._over:
+    def left(self) -> None:
+        """The client has left: the call is cancelled."""
+        self._gone = True
+        if not self._over:
             self._end()
             self.known.stats.record(CLIENT_GONE, monotonic() - self.head.received, self.bytes_in, 0)
             self._app.intake.run(self.known.route.tenant, self._cancel)
@@ -119,7 +118,7 @@ class LateAnswer:
         except Exception as error:
             response = failed(head, route, error)
         self._end()
-        self._connection.answered(self, response)
+        self._connection.late(self, response)
 
     def _late(self) -> None:
         self._later(DeadlineError("the call's time was over before there was an answer"))
@@ -132,7 +131,7 @@ class LateAnswer:
         if not self._over:
             self._end()
             self._waited.cancel()
-            self._connection.answered(self, failed(self.head, self.known.route, error))
+            self._connection.late(self, failed(self.head, self.known.route, error))
 
     def _end(self) -> None:
         self._over = True

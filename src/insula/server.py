@@ -226,7 +226,14 @@ class Server:
         admin = Limits(max_connections=limits.max_admin_connections, body_timeout=self._admin_body_timeout())
         dropped = house.metrics.dropped
         self._listeners = [
-            Listener(house.public, self._sockets[0], public, dropped=dropped, lane=Lane(house.public)),
+            Listener(
+                house.public,
+                self._sockets[0],
+                public,
+                dropped=dropped,
+                lane=Lane(house.public),
+                upgrades=house.public.upgrades,
+            ),
             Listener(house.admin, self._sockets[1], admin, dropped=dropped),
         ]
         for listener in reversed(self._listeners):

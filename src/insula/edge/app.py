@@ -112,6 +112,11 @@ class Application:
         """Calls `tell` each time there is a new table, or new checks, before the next request is looked at."""
         self._told.append(tell)
 
+    def upgrades(self, target: bytes, protocol: bytes) -> bool:
+        """Whether the route of a request's target may have its connection become a protocol's."""
+        route = self._table.find(target.partition(b"?")[0])
+        return route is not None and protocol in route.upgrades
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] != "websocket":

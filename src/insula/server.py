@@ -17,8 +17,8 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -137,15 +137,34 @@ class Server:
         self._house = None
         self._listeners.clear()
 
+    @asynccontextmanager
+    async def lifespan(self, _: object = None) -> AsyncIterator[None]:
+        """Services run inside. It is for an application of your own that has `app()` mounted in it:
+        `FastAPI(lifespan=server.lifespan)`. ConfigurationError where they cannot start."""
+        check_startable(self.settings)
+        async with self._stack:
+            self._house = await self._stack.enter_async_context(assembled(self.settings))
+            await self._house.start()
+            await self._deploy_wanted(self._house)
+            self._house.facts.ready = True
+            try:
+                yield
+            finally:
+                self._house.drain()
+        self._house = None
+
     def app(self) -> Callable[[Message, Receive, Send], Awaitable[None]]:
-        """The public port as an ASGI application. It needs the lifespan events: services start with the first and stop
-        with the last."""
+        """The public port as an ASGI application, for a server of your own. Services start with the first of ASGI's
+        lifespan events and stop with the last, or run in `lifespan`. It may be mounted below a prefix."""
 
         async def application(scope: Message, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
                 await self._lifespan(receive, send)
             elif self._house is None:
-                raise RuntimeError("this application needs the lifespan events of ASGI: switch them on in your server")
+                raise RuntimeError(
+                    "the services are not started: switch on the lifespan events of ASGI in your server, or, where this "
+                    "application is mounted in another one, give that one server.lifespan as its lifespan"
+                )
             else:
                 await self._house.public(scope, receive, send)
 
@@ -153,19 +172,14 @@ class Server:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        try:
-            check_startable(self.settings)
-            self._house = await self._stack.enter_async_context(assembled(self.settings))
-            await self._house.start()
-            await self._deploy_wanted(self._house)
-            self._house.facts.ready = True
-        except InsulaError as error:
-            await self._stack.aclose()
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-            return
-        await send({"type": "lifespan.startup.complete"})
-        await receive()
-        await self.stop()
+        async with AsyncExitStack() as stack:
+            try:
+                await stack.enter_async_context(self.lifespan())
+            except InsulaError as error:
+                await send({"type": "lifespan.startup.failed", "message": str(error)})
+                return
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, logs: Logs) -> None:

@@ -320,6 +320,10 @@ def head_of(scope: Scope) -> Head:
             sent = value
             break
     path: bytes = scope.get("raw_path") or quote(scope["path"]).encode()
+    prefix = scope.get("root_path", "")
+    if prefix:  # below an application of somebody else's
+        rest = path.removeprefix(quote(prefix.rstrip("/")).encode())
+        path = rest if rest.startswith(b"/") else b"/" + rest
     client = scope.get("client")
     return Head(
         scope["method"],

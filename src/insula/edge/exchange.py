@@ -114,8 +114,8 @@ class Route:
     inflation, `inflate` whether the edge inflates content-encoding before the handler sees the body, `timeout` in seconds
     how long an answer may take once the body is there. `label` names the route in metrics and in the log; it is bounded
     in number (a method's path, never the path a client wrote). `tenant` is who pays for what its requests take of what all
-    share: a service's id, or "" for the server itself. `upgrades` are the protocols, lower case, that a connection may become
-    here (`Upgrade: websocket`)."""
+    share: a service's id, or "" for the server itself. `upgrades` are the protocols, lower case, that a connection may
+    become here (`Upgrade: websocket`)."""
 
     handler: Handler
     label: str

@@ -15,9 +15,9 @@ import pytest
 
 from insula.edge.backlog import Backlog
 from insula.edge.compression import CODINGS
-from insula.edge.connection import COUNTED_FROM, Connection
 from insula.edge.exchange import Response
 from insula.edge.http1 import Stage
+from insula.edge.http_connection import COUNTED_FROM, HttpConnection
 from insula.edge.limits import Limits
 from insula.edge.routes import RouteTable
 from insula.offload import Offload
@@ -28,8 +28,8 @@ from tests.scarce import refuse_threads
 MB = 1 << 20
 
 
-def live(here: Street) -> list[Connection]:
-    return [each for each in here.listener._shared.live if isinstance(each, Connection)]
+def live(here: Street) -> list[HttpConnection]:
+    return [each for each in here.listener._shared.live if isinstance(each, HttpConnection)]
 
 
 def holds(here: Street, size: int) -> bool:

@@ -10,10 +10,10 @@ import pytest
 
 from insula.edge.asgi_request import AsgiRequest
 from insula.edge.clocks import ReadClock
-from insula.edge.connection import Connection
 from insula.edge.fast_connection import FastConnection
 from insula.edge.head_reader import HeadReader
 from insula.edge.http1 import Reader
+from insula.edge.http_connection import HttpConnection
 from insula.edge.lane import Lane
 from tests.edge.conftest import answers, statuses, street
 
@@ -28,7 +28,7 @@ PLACES: list[tuple[type, str, bool, bytes]] = [
         "on_message_begin", "on_url", "on_header", "on_headers_complete", "_head", "on_body", "on_message_complete",
         "feed", "_count",
     )),
-    *((Connection, name, lane, SLOW_POST) for lane in (False, True) for name in ("_heed", "_begin", "_body", "_end")),
+    *((HttpConnection, name, lane, SLOW_POST) for lane in (False, True) for name in ("_heed", "_begin", "_body", "_end")),
     *((AsgiRequest, name, lane, SLOW_POST) for lane in (False, True) for name in ("begin", "body", "end")),
     (HeadReader, "on_url", True, POST),
     (HeadReader, "on_header", True, POST),

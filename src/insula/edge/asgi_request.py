@@ -15,6 +15,7 @@ from urllib.parse import unquote
 
 import httptools
 
+from insula.background import told
 from insula.edge.asgi import App, Message, Scope
 from insula.edge.flow import Flow
 from insula.edge.http1 import RequestHead
@@ -88,7 +89,7 @@ class AsgiRequest:
 
     def begin(self, app: App, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
         """Has the application answer, in a task."""
-        self._task = loop.create_task(self._run(app))
+        self._task = told(loop.create_task(self._run(app)), "the answer of an application")
         return self._task
 
     # what the connection tells

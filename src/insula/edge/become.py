@@ -8,10 +8,9 @@ also writes what the change is answered with (101).
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from insula.edge.connections import Connections
+from insula.edge.connections import Connections
 
 #: The extension of a scope: a function that hands the connection to a `Successor`.
 BECOME = "insula.become"

@@ -4,14 +4,34 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from insula.edge.backlog import untaken
+from insula.edge.connections import Connections
+from insula.edge.flow import Flow
 from insula.edge.http1 import Reader, Stage
 from insula.edge.last_words import Last
+from insula.edge.limits import Limits
 
-if TYPE_CHECKING:
-    from insula.edge.connection import Connection
+
+class Timed(Protocol):
+    """A connection as its clocks see it."""
+
+    transport: asyncio.Transport
+    flow: Flow
+    limits: Limits
+    loop: asyncio.AbstractEventLoop
+    shared: Connections
+    address: str
+
+    def busy(self) -> bool: ...
+    def waits(self) -> bool: ...
+    def has_more(self) -> bool: ...
+    def answered_early(self) -> bool: ...
+    def fail(self, last: Last) -> None: ...
+    def linger(self) -> None: ...
+    def shut(self) -> None: ...
+    def abort(self) -> None: ...
 
 
 class ReadClock:
@@ -20,7 +40,7 @@ class ReadClock:
 
     __slots__ = ("_awaited", "_connection", "_reader", "_since", "_timer")
 
-    def __init__(self, connection: Connection, reader: Reader) -> None:
+    def __init__(self, connection: Timed, reader: Reader) -> None:
         self._connection = connection
         self._reader = reader
         self._awaited = 0  # the stage that the timer is set for; 0 for none, -1 for the first byte
@@ -105,7 +125,7 @@ class WriteClock:
 
     __slots__ = ("_connection", "_timer", "_unsent")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Timed) -> None:
         self._connection = connection
         self._timer: asyncio.TimerHandle | None = None
         self._unsent = 0
@@ -149,7 +169,7 @@ class KeepAlive:
 
     __slots__ = ("_connection", "_timer", "since")
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Timed) -> None:
         self.since = 0.0
         self._connection = connection
         self._timer: asyncio.TimerHandle | None = None

@@ -21,10 +21,10 @@ from time import monotonic
 
 from insula.edge.asgi import App
 from insula.edge.asgi_request import AsgiRequest
-from insula.edge.connection import COUNTED_FROM, Connection
 from insula.edge.connections import Connections
 from insula.edge.exchange import Response
 from insula.edge.http1 import Stage
+from insula.edge.http_connection import COUNTED_FROM, HttpConnection
 from insula.edge.lane import Lane
 from insula.edge.late import LateAnswer
 
@@ -37,7 +37,7 @@ PATIENCE = 8
 SECOND_READ = 0.02
 
 
-class FastConnection(Connection):
+class FastConnection(HttpConnection):
     """One connection of a listener with a lane."""
 
     __slots__ = (*("_begun", "_ended", "_intake", "_lane", "_memo", "_new_blocks", "_plain", "_rest", "_waits"),)

@@ -16,9 +16,9 @@ from ssl import SSLContext
 
 from insula.edge.acceptor import Acceptor
 from insula.edge.asgi import App
-from insula.edge.connection import Connection
 from insula.edge.connections import Connections
 from insula.edge.fast_connection import FastConnection
+from insula.edge.http_connection import HttpConnection
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.errors import ConfigurationError
@@ -103,7 +103,7 @@ class Listener:
         shared, loop = self._shared, asyncio.get_running_loop()
         shared.start_clock()
         make: Callable[[], asyncio.BaseProtocol] = (
-            partial(FastConnection, shared, loop, self._lane) if self._lane else partial(Connection, shared, loop)
+            partial(FastConnection, shared, loop, self._lane) if self._lane else partial(HttpConnection, shared, loop)
         )
         self._acceptor = Acceptor(self._sock, make, self._ssl, has_room=self._has_room)
 

@@ -13,19 +13,14 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
-GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background", "threads", "offload", "interpreter"}
+GROUND = {
+    *("background", "calls", "durable", "errors", "fields", "interpreter", "loopback", "offload", "plans", "rotation"),
+    *("shares", "spelling", "threads", "times"),
+}
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
 KNOWS: dict[str, set[str]] = {
-    "errors": set(),
-    "calls": set(),
-    "plans": set(),
-    "shares": set(),
-    "rotation": set(),
-    "fields": set(),
-    "background": set(),
-    "threads": set(),
-    "offload": set(),
+    **{name: set() for name in GROUND},
     "settings": set(),
     "logs": {"settings"},
     "schema": set(),
@@ -41,7 +36,6 @@ KNOWS: dict[str, set[str]] = {
     "gateways": {"edge", "schema"},
     "api": {"deployments", "edge", "settings"},
     "build": {"packages", "schema"},
-    "interpreter": set(),
     "cli": {"build", "packages", "settings", "logs", "server"},
     "assembly": {
         "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings",

@@ -39,6 +39,7 @@ from insula.host import catalogue
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
 from insula.host.services import HostServices
+from insula.loopback import is_loopback
 from insula.packages.depot import Depot
 from insula.packages.package import Package
 from insula.packages.sources import SourceOptions, Sources
@@ -48,7 +49,6 @@ from insula.services.registry import Registry, Table
 from insula.services.relief import relieve
 from insula.settings import Settings
 from insula.settings.sections import LimitSettings
-from insula.settings.startable import is_loopback
 from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.folder import DataFolder

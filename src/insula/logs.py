@@ -19,12 +19,12 @@ import queue
 import re
 import sys
 import threading
-from datetime import UTC, datetime
 from types import TracebackType
 from typing import IO, Any, Self
 
 from insula.errors import ConfigurationError
 from insula.settings import LoggingSettings
+from insula.times import rfc3339
 
 #: Records that may wait for the writer.
 QUEUE_SIZE = 10_000
@@ -58,8 +58,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def _time(record: logging.LogRecord) -> str:
-    stamp = datetime.fromtimestamp(record.created, UTC)
-    return stamp.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return rfc3339(record.created)
 
 
 class TextFormatter(logging.Formatter):

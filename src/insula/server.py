@@ -17,10 +17,9 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import msgspec
 import uvloop
@@ -29,6 +28,7 @@ from insula import examples
 from insula.assembly import House, assembled
 from insula.background import told
 from insula.deployments.contract import Deployments
+from insula.edge.asgi import App, Receive, Scope, Send
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.listener import Listener, bind
@@ -40,10 +40,6 @@ log = logging.getLogger("insula.server")
 
 #: Files that are open beside the connections: instances, compiled code, the database, packages on their way.
 OTHER_FILES = 2048
-
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 class Server:
@@ -153,11 +149,11 @@ class Server:
                 self._house.drain()
         self._house = None
 
-    def app(self) -> Callable[[Message, Receive, Send], Awaitable[None]]:
+    def app(self) -> App:
         """The public port as an ASGI application, for a server of your own. Services start with the first of ASGI's
         lifespan events and stop with the last, or run in `lifespan`. It may be mounted below a prefix."""
 
-        async def application(scope: Message, receive: Receive, send: Send) -> None:
+        async def application(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] == "lifespan":
                 await self._lifespan(receive, send)
             elif self._house is None:

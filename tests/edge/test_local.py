@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.edge.exchange import Head
-from insula.edge.local import check_host, check_origin, check_token, is_loopback_name
+from insula.edge.local import check_host, check_origin, check_token
 from insula.errors import Code
 
 HOST = (b"host", b"127.0.0.1:8081")
@@ -102,14 +102,6 @@ def test_any_header_is_let_in_or_refused(value: bytes) -> None:
         check_host(head((name, value)))
         check_origin(head((name, value)))
         check_token(head((name, value)), "token")
-
-
-@pytest.mark.parametrize(
-    ("name", "loopback"),
-    [("localhost", True), ("::1", True), ("[::1]", True), ("127.0.0.2", True), ("10.0.0.1", False)],
-)
-def test_loopback_names(name: str, loopback: bool) -> None:
-    assert is_loopback_name(name) is loopback
 
 
 def test_a_token() -> None:

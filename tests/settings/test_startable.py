@@ -8,7 +8,7 @@ import pytest
 
 from insula.errors import ConfigurationError
 from insula.settings import Settings, check_startable, load
-from insula.settings.startable import NOT_BUILT, is_loopback
+from insula.settings.startable import NOT_BUILT
 from insula.settings.tree import RESERVED_SECTIONS, SECTIONS
 
 OSNOVA = """
@@ -154,8 +154,3 @@ def test_an_open_admin_port_needs_a_token(tmp_path: Path) -> None:
         told = refusal(load(flags={"admin.token": token}, environ={}, cwd=tmp_path))
         assert "no client can send" in told
         assert token not in told
-
-
-def test_what_is_loopback() -> None:
-    assert all(map(is_loopback, ("127.0.0.1", "::1", "[::1]", "localhost", "127.1.2.3")))
-    assert not any(map(is_loopback, ("0.0.0.0", "::", "example.com", "", "localhost.example", "10.0.0.1")))

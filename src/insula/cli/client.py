@@ -15,7 +15,7 @@ import httpx
 from insula.cli.failures import TooLateError, UnreachableError, UsageError
 from insula.cli.output import Progress
 from insula.errors import InsulaError, code_named
-from insula.settings.startable import is_loopback
+from insula.loopback import is_loopback
 
 #: Seconds: to connect, and for an answer to a small request.
 CONNECT = 5.0

@@ -21,8 +21,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from insula.durable import replace_file
 from insula.packages.blocking import in_thread
-from insula.packages.durable import replace_file
 
 log = logging.getLogger("insula.deployments")
 

@@ -8,11 +8,11 @@ every method. Programs send none of them, or their own address, and pass. Plain 
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import re
 
 from insula.edge.exchange import Head
 from insula.errors import CallerError, Code, InsulaError
+from insula.loopback import is_loopback
 
 _AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::([0-9]{1,5}))?", re.ASCII)
 
@@ -21,20 +21,10 @@ def _all(head: Head, name: bytes) -> list[str]:
     return [value.decode("latin-1") for key, value in head.headers if key == name]
 
 
-def is_loopback_name(name: str) -> bool:
-    """Whether a host name or address literal is this machine's own, whatever a name server says."""
-    if name.lower().rstrip(".") == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]")).is_loopback
-    except ValueError:
-        return False
-
-
 def _is_local(authority: str) -> bool:
     """Whether `name:port` is a loopback name. The port may be any: it is another one where this one is forwarded."""
     match = _AUTHORITY.fullmatch(authority)
-    return match is not None and is_loopback_name(match[1])
+    return match is not None and is_loopback(match[1])
 
 
 def check_host(head: Head) -> InsulaError | None:

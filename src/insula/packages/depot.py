@@ -21,9 +21,9 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
+from insula.durable import flush
 from insula.errors import CallerError, Code, InsulaError
 from insula.packages.blocking import in_thread
-from insula.packages.durable import flush
 from insula.packages.files import PIECE, read_file
 from insula.packages.gzipped import Limits, size
 from insula.packages.installed import read_installed, settle

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import msgspec
 
+from insula.durable import flush, write_file
 from insula.errors import Code, InsulaError
 from insula.packages.config import write_config
-from insula.packages.durable import flush, write_file
 from insula.packages.okra import CONFIG, DESCRIPTION, DESCRIPTOR, IDL, MIGRATIONS, WASM, digest_of
 from insula.packages.package import Package, PackageConfig
 from insula.schema.model import Schema, write_description

@@ -15,8 +15,8 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from insula.durable import replace_file
 from insula.packages.config import write_config
-from insula.packages.durable import replace_file
 from insula.packages.okra import CONFIG, DESCRIPTION, DESCRIPTOR, IDL, MIGRATIONS, WASM
 from insula.packages.package import PackageConfig
 from insula.schema.model import Schema, write_description

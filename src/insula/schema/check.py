@@ -12,7 +12,6 @@ as the alternative is a method that anybody may call.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -35,6 +34,7 @@ from insula.schema.names import (
     unspecified,
 )
 from insula.schema.scalars import SCALARS
+from insula.spelling import nearest
 
 Key = tuple[str, ...]
 
@@ -109,10 +109,10 @@ def problems(schema: Schema) -> Iterator[Problem]:
             return
 
 
-def nearest(name: str, known: Iterable[str], otherwise: str) -> str:
+def guess(name: str, known: Iterable[str], otherwise: str) -> str:
     """A hint that offers the nearest known name."""
-    close = difflib.get_close_matches(name[:MAX_IDENTIFIER], list(known)[:5_000], n=1, cutoff=0.6)
-    return f"did you mean {close[0]}?" if close else otherwise
+    close = nearest(name, known)
+    return f"did you mean {close}?" if close else otherwise
 
 
 def _sizes(schema: Schema) -> Iterator[Problem]:
@@ -263,7 +263,7 @@ def _references(schema: Schema) -> Iterator[Problem]:
             yield Problem(
                 key,
                 f"{where} has the unknown type {shown}",
-                nearest(item, known, "declare it, or use a built-in scalar"),
+                guess(item, known, "declare it, or use a built-in scalar"),
             )
 
     for kind in schema.types:
@@ -284,7 +284,7 @@ def _references(schema: Schema) -> Iterator[Problem]:
                 yield Problem(
                     key,
                     f"the input of {method.name} has the unknown type {method.input_type[:80]}",
-                    nearest(item, messages, "declare it as a type"),
+                    guess(item, messages, "declare it as a type"),
                 )
         if method.output_type:
             yield from unknown(key, method.output_type, f"the output of {method.name}")
@@ -322,9 +322,9 @@ def _method_directive(method: Method, directive: Directive, seen: set[str]) -> I
         yield Problem(key, f"@{name} of method {method.name} is unknown", 'write @auth(roles: ["admin"])')
         return
     if name not in _RESERVED_FOR_METHODS:
-        close = difflib.get_close_matches(name[:MAX_IDENTIFIER].lower(), _RESERVED_FOR_METHODS, n=1, cutoff=0.74)
+        close = nearest(name, _RESERVED_FOR_METHODS, least=0.74)
         if close:
-            yield Problem(key, f"@{name[:80]} of method {method.name} is unknown", f"did you mean @{close[0]}?")
+            yield Problem(key, f"@{name[:80]} of method {method.name} is unknown", f"did you mean @{close}?")
         return
     if name in METHOD_DIRECTIVES:
         if name in seen:

@@ -24,7 +24,7 @@ from graphql.language.source import Source
 from graphql.language.token_kind import TokenKind
 
 from insula.errors import PackageError
-from insula.schema.check import Key, nearest
+from insula.schema.check import Key, guess
 from insula.schema.model import Directive, Enum, EnumValue, Field, Meta, Method, Schema, Service, Type
 from insula.schema.names import is_scalar
 
@@ -101,7 +101,7 @@ class IdlParser(Parser):
             self._refuse(
                 token,
                 f"{shown} where a declaration should begin",
-                nearest(word or "", ("service", "type", "enum"), "a file holds @okra(…), service, type and enum"),
+                guess(word or "", ("service", "type", "enum"), "a file holds @okra(…), service, type and enum"),
             )
         return ""
 
@@ -109,7 +109,7 @@ class IdlParser(Parser):
         directive = self._directive(node)
         for name, value in directive.args.items():
             if name not in ("namespace", "version", "service"):
-                hint = nearest(name, ("namespace", "version", "service"), "it takes namespace and version")
+                hint = guess(name, ("namespace", "version", "service"), "it takes namespace and version")
                 self._refuse(node, f"@okra has the unknown argument {name}", hint)
             if not isinstance(value, str) or not value:
                 self._refuse(node, f"{name} of @okra is not a text", '@okra(namespace: "shop", version: "v1")')

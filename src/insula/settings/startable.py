@@ -7,13 +7,13 @@ and the guests' SQL are refused with the line to change.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from insula.errors import ConfigurationError
+from insula.loopback import is_loopback
 from insula.settings.tree import Settings
 
 #: Keys, or whole sections, whose feature is not in this version.
@@ -117,16 +117,6 @@ def _tls_is_off(settings: Settings) -> bool:
     """A certificate without a word about `enabled` is a wish for TLS, which must not be passed over."""
     named = any(key.startswith("tls.") for key in settings.origins)
     return not settings.tls.enabled and ("tls.enabled" in settings.origins or not named)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine alone."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]").partition("%")[0]).is_loopback
-    except ValueError:
-        return False
 
 
 def _database(url: str) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import re
 import secrets
 from pathlib import Path
 
+from insula.durable import flush
 from insula.errors import ConfigurationError
 
 _NODE_ID = re.compile(r"[0-9a-f]{32}")
@@ -57,14 +58,6 @@ class DataFolder:
         self.close()
 
 
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def _take(lock: int, path: Path) -> None:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,7 +95,7 @@ def _new_node_id(file: Path) -> str:
     finally:
         os.close(descriptor)
     beside.rename(file)
-    _sync_folder(file.parent)
+    flush(file.parent)
     return node_id
 
 

@@ -18,6 +18,7 @@ import time
 from collections.abc import Collection
 from pathlib import Path
 
+from insula.durable import flush, write_file
 from insula.errors import ConfigurationError
 from insula.wasm.facts import Facts
 
@@ -72,17 +73,10 @@ class CodeCache:
         """Takes in the code that was written and synced to `draft`; both names are there when this returns."""
         path = self.path(digest)
         note = draft.with_suffix(".note")
-        with note.open("x") as file:
-            file.write(facts.text())
-            file.flush()
-            os.fsync(file.fileno())
+        write_file(note, facts.text().encode())
         note.replace(_note(path))
         draft.replace(path)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        flush(self._folder)
         return path
 
     def drop(self, digest: str) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from insula.packages.durable import flush, replace_file, write_file
+from insula.durable import flush, replace_file, write_file
 
 
 def test_the_old_file_stays_where_the_new_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

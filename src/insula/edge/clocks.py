@@ -34,18 +34,40 @@ class Timed(Protocol):
     def abort(self) -> None: ...
 
 
-class ReadClock:
+class _Clock:
+    """One timer of a connection."""
+
+    __slots__ = ("_connection", "_timer")
+
+    def __init__(self, connection: Timed) -> None:
+        self._connection = connection
+        self._timer: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        """Nothing is waited for."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _set(self, seconds: float) -> None:
+        self._timer = self._connection.loop.call_later(seconds, self._ring)
+
+    def _ring(self) -> None:
+        """The time is over."""
+        raise NotImplementedError
+
+
+class ReadClock(_Clock):
     """One timer for what is read: the first byte, a head, a body, the rest of a body that was answered already. A body has
     more time the more of it came, and none runs while the server itself has paused reading."""
 
-    __slots__ = ("_awaited", "_connection", "_reader", "_since", "_timer")
+    __slots__ = ("_awaited", "_reader", "_since")
 
     def __init__(self, connection: Timed, reader: Reader) -> None:
-        self._connection = connection
+        super().__init__(connection)
         self._reader = reader
         self._awaited = 0  # the stage that the timer is set for; 0 for none, -1 for the first byte
         self._since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def awaits(self) -> bool:
@@ -79,15 +101,6 @@ class ReadClock:
         self.stop()
         self._set(self._connection.limits.linger)
 
-    def stop(self) -> None:
-        """Nothing is waited for."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set(self, seconds: float) -> None:
-        self._timer = self._connection.loop.call_later(seconds, self._ring)
-
     def _ring(self) -> None:
         self._timer = None
         connection, limits = self._connection, self._connection.limits
@@ -119,15 +132,14 @@ class ReadClock:
             connection.fail(Last.BODY_TIMEOUT)
 
 
-class WriteClock:
+class WriteClock(_Clock):
     """Times a client that does not take what is written, and counts that for the listener. Who takes enough gets more time;
     who does not is cut off."""
 
-    __slots__ = ("_connection", "_timer", "_unsent")
+    __slots__ = ("_unsent",)
 
     def __init__(self, connection: Timed) -> None:
-        self._connection = connection
-        self._timer: asyncio.TimerHandle | None = None
+        super().__init__(connection)
         self._unsent = 0
 
     def start(self) -> None:
@@ -136,43 +148,37 @@ class WriteClock:
         transport = connection.transport
         self._unsent = transport.get_write_buffer_size()
         connection.shared.unread.hold(self, untaken(transport), connection.address)
-        self._set()
+        self._set(connection.limits.write_timeout)
 
     def stop(self) -> None:
         """It has taken enough, or is gone."""
         self._connection.shared.unread.release(self)
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        super().stop()
 
     def give_up(self) -> None:
         """The unread answer is needed as room for others."""
         self._connection.shared.dropped("slow_reader")
         self._connection.abort()
 
-    def _set(self) -> None:
-        self._timer = self._connection.loop.call_later(self._connection.limits.write_timeout, self._ring)
-
     def _ring(self) -> None:
         limits = self._connection.limits
         unsent = self._connection.transport.get_write_buffer_size()
         if self._unsent - unsent >= limits.min_rate * limits.write_timeout:
             self._unsent = unsent
-            self._set()
+            self._set(limits.write_timeout)
         else:
             self.give_up()
 
 
-class KeepAlive:
+class KeepAlive(_Clock):
     """Ends a connection that is idle. The timer is not set anew at each answer: `since` is when the last one was given, of
     time.monotonic(), and a timer that rings too early goes on for what is left."""
 
-    __slots__ = ("_connection", "_timer", "since")
+    __slots__ = ("since",)
 
     def __init__(self, connection: Timed) -> None:
+        super().__init__(connection)
         self.since = 0.0
-        self._connection = connection
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def runs(self) -> bool:
@@ -184,15 +190,6 @@ class KeepAlive:
         self.since = monotonic()
         if self._timer is None:
             self._set(self._connection.limits.keep_alive_timeout)
-
-    def stop(self) -> None:
-        """Something is under way, or the connection ends."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _set(self, seconds: float) -> None:
-        self._timer = self._connection.loop.call_later(seconds, self._ring)
 
     def _ring(self) -> None:
         self._timer = None

@@ -303,7 +303,10 @@ class NativeProgram:
         instance.scope = scope
         instance.deadline = deadline
         instance.pace = exchange.pace
-        instance.enter()
+        try:
+            instance.enter()
+        except LimitError as error:
+            raise self._ended(instance, error) from None
         job = self._job(instance, exchange, run_steps(instance, exchange, payload), deadline)
         if slow:
             job.begin_in_worker()

@@ -74,6 +74,7 @@ class LiveInstance(Cell):
             "_lease",
             "_leased_to_start",
             "_memory_of_all",
+            "_over",
             "_tenant",
             "_ticker",
             "_wasi",
@@ -89,6 +90,7 @@ class LiveInstance(Cell):
         self._weight = 0
         self._lease = 0
         self._leased_to_start = False
+        self._over = False  # it took what no guest had left, and nobody saw it in time
         self.leased = False
         self.holds = False
         self.alive = True
@@ -134,15 +136,18 @@ class LiveInstance(Cell):
 
     def enter(self) -> None:
         """Makes ready for one call, of which `scope`, `deadline` and `pace` are set. In the very epoch of the call before
-        that is enough."""
+        that is enough. LimitError where it has grown unseen, and all guests have more than they may."""
         self.epoch = self._ticker.epoch
         self._entered_with = size = self.size()
-        if size != self._weight:
-            self._weighs(size)
+        if (size != self._weight and not self._weighs(size)) or (self._over and self._is_over()):
+            raise self._memory_of_all.refusal()
         self.slice()
 
     def lease(self) -> None:
-        """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few."""
+        """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few. A start
+        keeps its lease to its end, since its memory cannot be looked at before."""
+        if self.lost and self._lease:
+            return
         self._weighs(self.size() or self._weight)
         wanted = max(0, self.template.memory_bytes - self._weight)
         self._lease = self._memory_of_all.lease(wanted, self._tenant, starts=self.lost)
@@ -159,20 +164,43 @@ class LiveInstance(Cell):
             return True
         return False
 
+    def weigh_waiting(self) -> InsulaError | None:
+        """Counts the memory that it has, where it begins to wait for the host. The error to end it with where it has grown,
+        and all guests have more than they may: what it has taken it could use once it goes on."""
+        size = self.size() or self._weight
+        return None if size == self._weight or self._weighs(size) else self._memory_of_all.refusal()
+
     def weigh_idle(self) -> None:
-        """Counts the memory that it has, some time after a call on the loop."""
+        """Counts the memory that it has, in the turn after a call on the loop. Where all guests have too much by what it
+        has taken, it is not entered again."""
         if self.alive and self.inline and not self.yields:
-            self._weighs(self.size())
+            size = self.size()
+            if size > self._weight and not self._weighs(size):
+                self._over = True
+                self.epoch = -1
+
+    def _is_over(self) -> bool:
+        self._over = self._memory_of_all.is_over(self._tenant)
+        return self._over
 
     def settle(self) -> None:
-        """After it ran: is weighed, and gives back the bytes by which it did not grow."""
+        """After it ran: is weighed, and gives back the bytes by which it did not grow. A bound by few bytes ends with their
+        lease: the next time there may be more."""
+        if self.lost and self.alive:
+            return
         self._weighs(self.size() or self._weight)
+        self._give_back()
+        if self.leased:
+            self.leased = False
+            self.limit_memory(self.template.memory_bytes)
+
+    def _give_back(self) -> None:
         granted, self._lease = self._lease, 0
         self._memory_of_all.settle(granted, self._tenant, starts=self._leased_to_start)
 
     def weigh(self) -> None:
         """LimitError where it has grown and all guests have more than they may."""
-        size = self.size()
+        size = self.size() or self._weight
         if size != self._weight and not self._weighs(size) and size > self._entered_with:
             raise self._memory_of_all.refusal()
 
@@ -200,6 +228,8 @@ class LiveInstance(Cell):
             self.dispose()
         finally:
             self._weighs(0)
+            if self._lease:
+                self._give_back()
         self.scope = self.outcome = self.wait = None
         if self._wasi is None:
             return

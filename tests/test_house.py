@@ -13,13 +13,17 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
-GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background", "threads", "offload", "interpreter"}
+GROUND = {
+    *("errors", "calls", "plans", "published", "shares", "rotation", "fields", "background", "threads", "offload"),
+    "interpreter",
+}
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
 KNOWS: dict[str, set[str]] = {
     "errors": set(),
     "calls": set(),
     "plans": set(),
+    "published": set(),
     "shares": set(),
     "rotation": set(),
     "fields": set(),
@@ -35,7 +39,8 @@ KNOWS: dict[str, set[str]] = {
     "abi": {"wasm"},
     "packages": {"schema"},
     "host": {"wasm", "storage", "packages"},
-    "services": {"abi", "transcoding", "wasm", "host", "packages", "schema"},
+    "services": {"wasm", "host", "packages"},
+    "kinds": {"abi", "host", "packages", "schema", "services", "transcoding", "wasm"},
     "deployments": {"packages", "services", "storage"},
     "edge": {"settings"},
     "gateways": {"edge", "schema"},
@@ -44,8 +49,8 @@ KNOWS: dict[str, set[str]] = {
     "interpreter": set(),
     "cli": {"build", "packages", "settings", "logs", "server"},
     "assembly": {
-        "abi", "api", "deployments", "edge", "gateways", "host", "packages", "schema", "services", "settings",
-        "storage", "transcoding", "wasm",
+        "api", "deployments", "edge", "gateways", "host", "kinds", "packages", "services", "settings", "storage",
+        "transcoding", "wasm",
     },
     "examples": set(),
     "server": {"assembly", "deployments", "edge", "examples", "logs", "settings"},

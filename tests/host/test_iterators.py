@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from insula.calls import ServiceId
-from insula.host.contract import HostError, Operation, Scope
-from insula.host.iterators import LIFETIME, MAX_ITERATORS, close_iterators, next_chunk, open_iterator
+from insula.host.contract import Configured, HostError, Operation
+from insula.host.iterators import LIFETIME, MAX_ITERATORS, next_chunk, open_iterator
+from insula.host.scope import Scope
 from tests.host.conftest import Host, scope
 
 
@@ -66,8 +67,8 @@ async def test_as_many_as_a_call_may_have() -> None:
         open_iterator(call, numbers[-1])
     assert caught.value.code == "ITERATOR_LIMIT_EXCEEDED"
     assert [each.closed for each in numbers] == [0] * MAX_ITERATORS + [1]
-    close_iterators(call)
-    close_iterators(call)
+    call.end()
+    call.end()
     assert [each.closed for each in numbers] == [1] * (MAX_ITERATORS + 1)
 
 
@@ -86,13 +87,20 @@ async def test_one_that_fails() -> None:
     with pytest.raises(HostError, match="gone"):
         await next_chunk(call, iterator_id)
     assert numbers.closed == 1
-    assert call.iterators == {}
+    with pytest.raises(HostError, match="no iterator"):
+        await next_chunk(call, iterator_id)
+    call.end()
+    assert numbers.closed == 1
 
 
-class Rows:
+class Rows(Configured):
     name = "test.rows"
 
-    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Configured:
+        return self
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"all": self.all}
 
     def all(self, call: Scope, parameters: bytes) -> bytes:

@@ -13,17 +13,20 @@ from typing import Any
 
 import pytest
 
-from insula.abi.okra import OkraAbi
 from insula.calls import Call, Principal, Reply, ServiceId
 from insula.errors import CallerError, Code, DeadlineError, GuestError, PackageError, UnavailableError
 from insula.host import catalogue
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
 from insula.host.services import HostServices
-from insula.packages.package import Package, PackageConfig, ServiceLimits
+from insula.kinds.catalogue import Kinds
+from insula.kinds.okra import OkraKind, deployable
+from insula.kinds.staging import Workshop, stage
+from insula.packages.deployable import Deployable, ServiceLimits
+from insula.packages.package import Package, PackageConfig
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.idl import parse_idl
-from insula.services.generation import Generation, Workshop, stage
+from insula.services.generation import Generation
 from insula.services.registry import Registry
 from insula.services.state import State
 from insula.transcoding.processes import CodecProcesses
@@ -74,7 +77,7 @@ class Town:
         host = HostServices(logs=logs, env={"shop.A": {"REGION": "eu"}}, find=registry.plan)
         workshop = Workshop(
             engine=engine,
-            abi=OkraAbi(),
+            kinds=Kinds([OkraKind()]),
             catalogue=await asyncio.to_thread(catalogue.load, host),
             grants=Grants(["okra.log", "okra.time", "okra.call"], {"shop.A": ["okra.env"]}),
             logs=logs,
@@ -82,7 +85,7 @@ class Town:
         )
         return cls(registry, engine, workshop)
 
-    async def stage(self, package: Package, **more: Any) -> Generation:
+    async def stage(self, package: Deployable, **more: Any) -> Generation:
         generation = await stage(package, self.workshop, **more)
         self.staged.append(generation)
         return generation
@@ -116,19 +119,21 @@ async def town(cache: Path) -> AsyncIterator[Town]:
     await town.engine.close()
 
 
-async def package(service: str, wasm: Path | None = None, **config: Any) -> Package:
+async def package(service: str, wasm: Path | None = None, **config: Any) -> Deployable:
     service_id = ServiceId.parse(service)
     header = f'@okra(namespace: "{service_id.namespace}", version: "{service_id.version}")\n'
     schema = parse_idl(header + IDL.replace("NAME", service_id.name))
     path = await asyncio.to_thread(build_c, RELAY) if wasm is None else wasm
-    return Package(
-        digest=service.ljust(64, "0"),
-        folder=path.parent,
-        config=PackageConfig(name=service_id.name, version="1.0.0", **config),
-        schema=schema,
-        wasm=path,
-        wasm_digest=await asyncio.to_thread(digest, path),
-        descriptor=to_descriptor_set(schema),
+    return deployable(
+        Package(
+            digest=service.ljust(64, "0"),
+            folder=path.parent,
+            config=PackageConfig(name=service_id.name, version="1.0.0", **config),
+            schema=schema,
+            wasm=path,
+            wasm_digest=await asyncio.to_thread(digest, path),
+            descriptor=to_descriptor_set(schema),
+        )
     )
 
 

@@ -288,6 +288,11 @@ async def test_closing_the_engine_ends_everything(engine: Engine) -> None:
 # Host functions
 
 
+class Scope:
+    def __init__(self) -> None:
+        self.host_calls = 0
+
+
 async def test_a_host_function_sees_the_scope_and_answers_now_or_later(rig: Rig) -> None:
     seen: list[Any] = []
 
@@ -301,9 +306,11 @@ async def test_a_host_function_sees_the_scope_and_answers_now_or_later(rig: Rig)
 
     rig.answer = answer
     instance = await rig.instance()
-    assert await rig.on_instance(instance, "host", b"now", scope="one") == b"3"
-    assert await rig.on_instance(instance, "host", b"later", scope="two") == b"10"
-    assert seen == [("one", b"now"), ("two", b"later")]
+    one, two = Scope(), Scope()
+    assert await rig.on_instance(instance, "host", b"now", scope=one) == b"3"
+    assert await rig.on_instance(instance, "host", b"later", scope=two) == b"10"
+    assert seen == [(one, b"now"), (two, b"later")]
+    assert (one.host_calls, two.host_calls) == (1, 1)
     instance.close()
 
 

@@ -144,6 +144,7 @@ def test_every_module_says_what_it_is() -> None:
 def test_no_dead_modules() -> None:
     """Every module is imported by another, or is a door that something outside the package knows."""
     doors = {"insula", "insula.__main__", "insula.cli.main", "insula.wasm.compile", "insula.transcoding.child"}
+    doors.add("insula.abi.shapes")  # for kinds that come from outside
     imported = {name for path in FILES for name in imports(path)}
     for path in FILES:
         name = "insula." + ".".join(path.relative_to(SOURCE).with_suffix("").parts)

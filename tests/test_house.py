@@ -38,7 +38,7 @@ KNOWS: dict[str, set[str]] = {
     "wasm": set(),
     "abi": {"wasm"},
     "packages": {"schema"},
-    "host": {"wasm", "storage", "packages"},
+    "host": {"storage", "packages"},
     "services": {"wasm", "host", "packages"},
     "kinds": {"abi", "host", "packages", "schema", "services", "transcoding", "wasm"},
     "deployments": {"packages", "services", "storage"},

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from insula.calls import ServiceId
+from insula.errors import LimitError
 from insula.host.contract import Configured, HostError, Operation
 from insula.host.iterators import LIFETIME, MAX_ITERATORS, next_chunk, open_iterator
-from insula.host.scope import Scope
+from insula.host.scope import MAX_ENDINGS, Scope
 from tests.host.conftest import Host, scope
 
 
@@ -90,6 +92,23 @@ async def test_one_that_fails() -> None:
     with pytest.raises(HostError, match="no iterator"):
         await next_chunk(call, iterator_id)
     call.end()
+    assert numbers.closed == 1
+
+
+async def test_one_that_is_opened_after_the_end_is_closed() -> None:
+    call, numbers = scope(), Numbers(1)
+    call.end()
+    open_iterator(call, numbers)
+    await asyncio.sleep(0)
+    assert numbers.closed == 1
+
+
+async def test_one_that_its_scope_has_no_room_for_is_closed() -> None:
+    call, numbers = scope(), Numbers(1)
+    for _ in range(MAX_ENDINGS):
+        call.on_end(lambda: None)
+    with pytest.raises(LimitError):
+        open_iterator(call, numbers)
     assert numbers.closed == 1
 
 

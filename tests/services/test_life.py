@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from insula.calls import Call, Reply
 from insula.errors import DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
 from insula.host.scope import Home, Phase, Scope
 from insula.services.life import Entry, Life
@@ -213,6 +214,25 @@ class TestLife:
         await living.service.closed()
         assert not await drained or living.program.living == 0
         assert living.phases[-1] == "close over"
+
+    async def test_a_call_waits_for_the_place_of_one_that_goes(self, clock: ManualClock) -> None:
+        """A singleton is never two, not even for the moment in which one is drained."""
+        living = Living(clock, idle_after=10, max_instances=1)
+        await living.service.start()
+        held = living.answers["close"] = [asyncio.get_running_loop().create_future()]
+        future = held[0]
+        await clock.advance(25.0)
+        assert living.service.in_flight == 1
+        answer = living.service.submit(Call(ID, "work", b"{}", clock.now() + 60.0))
+        assert not isinstance(answer, Reply)
+        await settle()
+        assert len(living.program.instances) == 1
+        future.set_result(b"")
+        await settle()
+        assert isinstance(await answer, Reply)
+        assert len(living.program.instances) == 2
+        living.service.stop()
+        await living.service.closed()
 
     async def test_an_idle_one_has_its_life_too(self, clock: ManualClock) -> None:
         living = Living(clock, idle_after=10)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from insula.errors import LimitError
 from insula.host.contract import HostError
 from insula.host.scope import Scope
 
@@ -34,9 +35,9 @@ class Chunks(Protocol):
 class _Iterator:
     __slots__ = ("ahead", "begun", "chunks", "opened", "withdraw")
 
-    def __init__(self, chunks: Chunks, opened: float, withdraw: Callable[[], None]) -> None:
+    def __init__(self, chunks: Chunks, opened: float) -> None:
         self.chunks = chunks
-        self.withdraw = withdraw
+        self.withdraw: Callable[[], None] = lambda: None
         self.opened = opened
         self.begun = False
         self.ahead: bytes | None = None  # one chunk is read ahead, so that `hasMore` is never wrong
@@ -50,8 +51,12 @@ def open_iterator(scope: Scope, chunks: Chunks, *, now: float | None = None) -> 
         chunks.close()
         raise HostError("ITERATOR_LIMIT_EXCEEDED", f"a call may have {MAX_ITERATORS} iterators open")
     iterator_id = f"it-{next(_numbers)}"
-    opened = time.monotonic() if now is None else now
-    table[iterator_id] = _Iterator(chunks, opened, scope.on_end(lambda: _close(scope, iterator_id)))
+    iterator = table[iterator_id] = _Iterator(chunks, time.monotonic() if now is None else now)
+    try:
+        iterator.withdraw = scope.on_end(lambda: _close(scope, iterator_id))
+    except LimitError:
+        _close(scope, iterator_id)
+        raise
     return iterator_id
 
 

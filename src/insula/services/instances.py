@@ -71,7 +71,7 @@ class Instances:
             counts=counts,
             ready=self._started,
             failed=self._start_failed,
-            gone=notify,
+            gone=self._gone,
         )
         self._name = name
         self._waiting = waiting
@@ -143,6 +143,11 @@ class Instances:
             return
         if pool.total < pool.maximum and self._may_start() and self._has_room():
             pool.start()
+
+    def _gone(self) -> None:
+        """One that had something to do before it went made room for another."""
+        self.grow()
+        self._notify()
 
     def _may_start(self) -> bool:
         if not self._supervisor.failures:

@@ -221,7 +221,7 @@ class TestLife:
         await living.service.start()
         held = living.answers["close"] = [asyncio.get_running_loop().create_future()]
         future = held[0]
-        await clock.advance(25.0)
+        await clock.advance(21.0)
         assert living.service.in_flight == 1
         answer = living.service.submit(Call(ID, "work", b"{}", clock.now() + 60.0))
         assert not isinstance(answer, Reply)

@@ -49,8 +49,8 @@ KNOWS: dict[str, set[str]] = {
     "interpreter": set(),
     "cli": {"build", "packages", "settings", "logs", "server"},
     "assembly": {
-        "api", "deployments", "edge", "gateways", "host", "kinds", "packages", "services", "settings", "storage",
-        "transcoding", "wasm",
+        "abi", "api", "deployments", "edge", "gateways", "host", "kinds", "packages", "schema", "services", "settings",
+        "storage", "transcoding", "wasm",
     },
     "examples": set(),
     "server": {"assembly", "deployments", "edge", "examples", "logs", "settings"},

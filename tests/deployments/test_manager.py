@@ -298,6 +298,23 @@ class TestCommit:
         assert [row.service_id for row in kept.rows] == ["shop.Orders.v1"] == list(kept.states())
         await kept.stop()
 
+    async def test_a_start_that_is_cancelled_while_another_change_is_written_leaves_nothing(self, keep: Keep) -> None:
+        kept = keep("shop.Broken.v1", "shop.Orders.v1")
+        kept.hold["shop.Orders.v1"] = asyncio.Event()
+        await kept.manager.load()
+        starting = asyncio.create_task(kept.manager.start())
+        await kept.until(lambda: len(kept.order) == 2)
+        async with kept.manager.reconciler._flips:  # as a change has it while it is written down
+            kept.hold["shop.Orders.v1"].set()
+            await kept.until(lambda: len(kept.staged) == 1)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        assert kept.registry.generations == ()
+        await kept.stop()
+
     async def test_anyone_may_feed_the_reconciler(self, keep: Keep) -> None:
         """As another node does, whose change is written down already."""
         kept = keep()

@@ -104,6 +104,8 @@ async def test_it_is_deployed_called_replaced_rolled_back_and_started_again(
         assert (await deploy(live, echo(tmp_path, "two"))).status_code == 409
         planned = await deploy(live, echo(tmp_path, "two"), plan=True)
         assert planned.json()["changes"] == ["version one becomes two", "the code is different"], planned.text
+        uploaded = await live.deploy(echo(tmp_path, "two"), plan="true")
+        assert uploaded.json()["changes"] == planned.json()["changes"], "an upload is read by its content too"
         assert await say(live) == "one"
         told(caplog)
 

@@ -154,22 +154,34 @@ class Reconciler:
         return await self._staged(deployable, lambda _: None)
 
     async def install(self, started: Sequence[tuple[DeploymentRow, Generation]]) -> None:
-        """Puts several in place at once; where they do not go together, one after the other, as they were deployed."""
+        """Puts several in place at once; where they do not go together, one after the other, as they were deployed. Those
+        that cannot be are closed, and all where this is cancelled before."""
+        left = [generation for _, generation in started]
+        try:
+            async with self._flips:
+                left = self._installed(started)
+        finally:
+            for generation in left:
+                await generation.close()
+
+    def _installed(self, started: Sequence[tuple[DeploymentRow, Generation]]) -> list[Generation]:
+        """Puts generations in place; those that were refused."""
         order = {service_id: place for place, service_id in enumerate(self._desired.rows)}
-        async with self._flips:
+        try:
+            self._registry.fill(
+                [generation for _, generation in started], lambda each: order.get(str(each.id), len(order))
+            )
+            return []
+        except InsulaError:
+            pass
+        refused = []
+        for row, generation in started:
             try:
-                self._registry.fill(
-                    [generation for _, generation in started], lambda each: order.get(str(each.id), len(order))
-                )
-                return
-            except InsulaError:
-                pass
-            for row, generation in started:
-                try:
-                    self._registry.install(generation, place=self._desired.place(row.service_id))
-                except InsulaError as error:
-                    self._desired.note_failure(row.service_id, str(error))
-                    await generation.close()
+                self._registry.install(generation, place=self._desired.place(row.service_id))
+            except InsulaError as error:
+                self._desired.note_failure(row.service_id, str(error))
+                refused.append(generation)
+        return refused
 
     async def stop(self) -> None:
         """Refuses further changes, waits for those under way within the drain time, then stops every service."""

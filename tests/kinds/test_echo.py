@@ -31,7 +31,7 @@ GUEST = """(module
     (if (i32.gt_u (global.get $next) (i32.const 60000)) (then (global.set $next (i32.const 1024)))))
   (func (export "begin")
     (call $keep (i32.const 0) (i32.const 5) (i32.const 64) (i32.const {size}))
-    (call $log (i32.const 0) (i32.const 5)))
+    (call $log (i32.const 0) (i32.const 5)) {start})
   (func (export "busy") (result i32) (call $log (i32.const 5) (i32.const 4)) (call $left))
   (func (export "finish") (call $log (i32.const 10) (i32.const 8)))
   (func $packed (param i32 i32) (result i64)
@@ -46,8 +46,8 @@ GUEST = """(module
 NAME = "insula.guest.shop.Mirror.v1"
 
 
-def module(word: str) -> bytes:
-    text = GUEST.format(word=word, size=len(word) + 11)
+def module(word: str, start: str = "") -> bytes:
+    text = GUEST.format(word=word, size=len(word) + 11, start=start)
     return bytes(wasmtime.wat2wasm(text.replace("begunbusy ", "begun" + "busy" + "\\00")))
 
 
@@ -123,6 +123,14 @@ async def test_it_is_deployed_called_replaced_rolled_back_and_started_again(
 
         bad = await deploy(live, echo(tmp_path, "bad", b"\0asm\1\0\0\0"), override=True)
         assert (bad.status_code, bad.json()["reason"]) == (400, "missing_export"), bad.text
+        starts = {"many": ("(loop (drop (call $left)) (br 0))", "host calls"), "dead": ("unreachable", "unreachable")}
+        for word, (start, why) in starts.items():
+            wasm = module(word, start)
+            fails = await deploy(live, echo(tmp_path, word, wasm), override=True)
+            assert (fails.status_code, fails.json()["code"]) == (400, "invalid_argument"), fails.text
+            assert "does not start" in fails.json()["error"]
+            assert why in fails.json()["error"]
+        assert await say(live) == "one"
         nameless = await deploy(live, write_echo(tmp_path / "x.echo", "Mirror", "x", b""))
         assert "an echo module has no proper name" in nameless.json()["error"], nameless.text
         told(caplog)

@@ -33,13 +33,16 @@ from insula.services.generation import Generation
 from insula.services.limits import InForce, in_force
 from insula.services.service import Service, ServiceOptions
 from insula.transcoding.service import Codecs, ServiceCodecs
-from insula.wasm.contract import Engine, Limits, Module, WasiOptions
+from insula.wasm.contract import Engine, Limits, Module, RefusalError, WasiOptions
 from insula.wasm.guest_memory import whole_of_share
 
 log = logging.getLogger("insula.kinds")
 
 #: Seconds that the instances of a stopped service have to come back.
 CLOSE_TIMEOUT = 60.0
+
+#: Limits by which a start fails for what the guest does; all others are shared with other services.
+_ITS_OWN = frozenset(("memory_limit", "host_calls"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +115,8 @@ async def stage(
         resources.push_async_callback(_stopped, service)
         try:
             await service.start()
-        except (GuestError, DeadlineError, LimitError) as error:
-            if isinstance(error, LimitError) and error.reason != "memory_limit":
+        except (GuestError, DeadlineError, LimitError, RefusalError) as error:
+            if isinstance(error, LimitError) and error.reason not in _ITS_OWN:
                 raise  # the server's own limits, which say nothing of the package
             raise PackageError(
                 f"the module of {service_id} does not start: {error.message}",

@@ -34,7 +34,7 @@ from insula.wasm.contract import (
 )
 from insula.wasm.faults import StoppedError
 from insula.wasm.guest_memory import SHARE, GuestMemory, Tenant
-from insula.wasm.instance import LiveInstance, template_of
+from insula.wasm.instance import LiveInstance
 from insula.wasm.linking import Blueprint, bind
 from insula.wasm.machine import Machine, machine
 from insula.wasm.modules import Modules, OpenModule
@@ -42,6 +42,7 @@ from insula.wasm.pace import NOTE, Pace
 from insula.wasm.schedule import Schedule
 from insula.wasm.scheduler import Running
 from insula.wasm.steps import rest_steps, run_steps, start_steps, unbegun
+from insula.wasm.templates import template_of
 from insula.wasm.workers import Lane, Workers
 
 log = logging.getLogger("insula.wasm")

@@ -19,7 +19,6 @@ Policy
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import threading
@@ -29,14 +28,11 @@ from types import CoroutineType
 from typing import Any
 
 from insula.errors import GuestError, InsulaError
-from insula.wasm import wasi
-from insula.wasm.contract import HostImport, OverranError, Signature
+from insula.wasm.contract import HostImport, OverranError
 from insula.wasm.faults import (
-    MAX_TOLD,
     StoppedError,
     exhausted,
     fault,
-    printable,
     refused,
     too_much,
     unexpected,
@@ -45,9 +41,8 @@ from insula.wasm.faults import (
 from insula.wasm.guest_memory import GuestMemory, Tenant
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
-from insula.wasm.native import callbacks
 from insula.wasm.native.cell import Cell
-from insula.wasm.native.template import Definition, Template
+from insula.wasm.native.template import Template
 from insula.wasm.pace import SPENT, Pace
 from insula.wasm.traps import EngineError
 from insula.wasm.waits import discard
@@ -410,38 +405,3 @@ class LiveInstance(Cell):
     def exit(self, what: str) -> None:
         """What WASI ends a guest by."""
         raise self.shortage(what) or GuestError(what, reason="exit")
-
-
-def template_of(blueprint: Blueprint) -> Template:
-    """The blueprint, linked. A mistake in a host function's signature is a ValueError."""
-    definitions = []
-    for binding in blueprint.bindings:
-        if binding.host is not None:
-            name = printable(f"{binding.module}.{binding.name}", MAX_TOLD)
-            callback = callbacks.later(binding.signature, functools.partial(_serve, binding.host), name=name)
-            is_later = True
-        else:
-            callback, is_later = _wasi_callback(binding.name)
-        definitions.append(Definition(binding.module, binding.name, binding.signature, callback, is_later))
-    limits = blueprint.limits
-    return Template(
-        blueprint.code.module,
-        dict(blueprint.code.exports),
-        definitions,
-        memory_bytes=limits.memory_bytes,
-        table_elements=limits.table_elements,
-        places=blueprint.code.places,
-    )
-
-
-def _serve(host: HostImport, cell: LiveInstance, args: tuple[int, ...]) -> tuple[int, ...] | None:
-    return cell.serve(host, args)
-
-
-@functools.cache
-def _wasi_callback(name: str) -> tuple[Any, bool]:
-    """One callback a function of WASI, shared by every program of the process; and whether it may wait."""
-    signature: Signature = wasi.FUNCTIONS[name]
-    waits = name in wasi.NAPPING
-    make = callbacks.later if waits else callbacks.now
-    return make(signature, lambda cell, args: cell.serve_wasi(name, args)), waits

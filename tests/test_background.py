@@ -107,6 +107,7 @@ OWNERS = {
     "logs.py": "the log cannot tell its own end: Python says it on standard error",
     "packages/blocking.py": "the caller waits, or its error is logged",
     "server.py": "the start is waited for",
+    "services/pool.py": "the pool is told of each start and of each end",
     "wasm/compile.py": "a process of its own, whose standard error the server reads",
     "wasm/compiler.py": "the caller waits",
     "wasm/modules.py": "those that load the module wait",

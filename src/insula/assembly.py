@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 
 import insula
-from insula.abi.okra import OkraAbi
 from insula.api.lazy import AdminApp
 from insula.api.parts import AdminParts
 from insula.background import told
@@ -39,12 +38,15 @@ from insula.host import catalogue
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
 from insula.host.services import HostServices
+from insula.kinds import catalogue as kinds
+from insula.kinds.contract import Kind
+from insula.kinds.staging import Workshop, stage
 from insula.loopback import is_loopback
+from insula.packages.deployable import Deployable
 from insula.packages.depot import Depot
-from insula.packages.package import Package
 from insula.packages.sources import SourceOptions, Sources
 from insula.services.exposition import families
-from insula.services.generation import Generation, Workshop, stage
+from insula.services.generation import Generation
 from insula.services.registry import Registry, Table
 from insula.services.relief import relieve
 from insula.settings import Settings
@@ -99,17 +101,18 @@ class House:
 
 
 @asynccontextmanager
-async def assembled(settings: Settings) -> AsyncIterator[House]:
-    """Makes every part, and on the way out drains and closes all of it.
+async def assembled(settings: Settings, more_kinds: Sequence[Kind] = ()) -> AsyncIterator[House]:
+    """Makes every part, and on the way out drains and closes all of it. `more_kinds` are deployed beside those that come
+    with Insula.
 
-    ConfigurationError where the data folder, the database or a capability cannot be used.
+    ConfigurationError where the data folder, the database, a capability or a kind cannot be used.
     """
     folder = await asyncio.to_thread(DataFolder.open, settings.server.data_dir)
     try:
         url = settings.storage.url
         database = await Database.open(url.reveal() if url else folder.path / "insula.db")
         try:
-            async with _standing(settings, folder, database) as house:
+            async with _standing(settings, folder, database, more_kinds) as house:
                 yield house
         finally:
             await database.close()
@@ -118,7 +121,9 @@ async def assembled(settings: Settings) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def _standing(settings: Settings, folder: DataFolder, database: Database) -> AsyncIterator[House]:
+async def _standing(
+    settings: Settings, folder: DataFolder, database: Database, more_kinds: Sequence[Kind]
+) -> AsyncIterator[House]:
     limits = settings.limits
     registry, facts, logs = Registry(), Facts(), GuestLogs()
     engine = await NativeEngine.open(
@@ -137,7 +142,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=state)
         workshop = Workshop(
             engine=engine,
-            abi=OkraAbi(),
+            kinds=await asyncio.to_thread(kinds.load, more_kinds),
             catalogue=await asyncio.to_thread(catalogue.load, host),
             grants=Grants(settings.grants.default, settings.grants.allow, settings.grants.deny),
             logs=logs,
@@ -152,10 +157,10 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             guest_memory=memory.share,
             max_timeout=limits.request_timeout_ms / 1000,
         )
-        depot = Depot(folder.path / "depot", max_bytes=settings.packages.max_bytes)
+        depot = Depot(folder.path / "depot", tuple(workshop.kinds), max_bytes=settings.packages.max_bytes)
 
-        async def stage_package(package: Package, step: Callable[[str], None]) -> Generation:
-            return await stage(package, workshop, step=step)
+        async def stage_deployable(deployable: Deployable, step: Callable[[str], None]) -> Generation:
+            return await stage(deployable, workshop, step=step)
 
         manager = DeploymentManager(
             sources=Sources(depot, _source_options(settings)),
@@ -163,7 +168,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             repository=DeploymentRepository(database, folder.node_id),
             registry=registry,
             attempts=attempts,
-            stage=stage_package,
+            stage=stage_deployable,
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
         metrics = Metrics(lambda: facts.connections())
@@ -224,8 +229,8 @@ def _public(
     gateway = ConnectGateway(application.offload)
     made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
 
-    def follow(table: Table) -> None:
-        """The routes of a new table: those of generations that stay are left alone."""
+    def follow(table: Table) -> Callable[[], None]:
+        """Makes the routes of a new table: those of generations that stay are left alone."""
         leads = table.by_name
         present = [(generation, leads[generation.id.unversioned] is generation) for generation in table.generations]
         gone = made.keys() - set(present)
@@ -234,14 +239,19 @@ def _public(
             for generation, latest in present
             if (generation, latest) not in made
         }
-        application.change(
+        settle_routes = application.changed(
             (pair for key in gone for pair in made[key]), (pair for pairs in come.values() for pair in pairs)
         )
-        for key in gone:
-            del made[key]
-        made.update(come)
 
-    registry.on_change(follow)
+        def settle() -> None:
+            settle_routes()
+            for key in gone:
+                del made[key]
+            made.update(come)
+
+        return settle
+
+    registry.follow(follow)
     return application
 
 
@@ -252,7 +262,7 @@ def _welcome(table: Table, admin_url: str) -> Welcome:
     paths = [
         path
         for generation in table.generations
-        for path in generation.package.endpoints(latest=table.by_name[generation.id.unversioned] is generation)
+        for path in generation.published.endpoints(latest=table.by_name[generation.id.unversioned] is generation)
     ]
     return Welcome(
         "Insula",

@@ -31,7 +31,7 @@ class Deployed(msgspec.Struct, frozen=True):
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """One deployed service in the list. `deployed_at` is RFC 3339 in UTC; `version` is okra.json's; `last_error` is why it
+    """One deployed service in the list. `deployed_at` is RFC 3339 in UTC; `version` is its author's; `last_error` is why it
     is stopped, or what an instance of it failed by last."""
 
     id: str

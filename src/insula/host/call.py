@@ -24,9 +24,10 @@ from typing import Any
 import msgspec
 
 from insula.calls import Call, Headers, Reply, ServiceId
-from insula.host.contract import HostError, LargeOperation, Operation, Scope
+from insula.host.contract import Configured, HostError, LargeOperation, Operation
 from insula.host.large import read_large
 from insula.host.options import no_options
+from insula.host.scope import Scope
 from insula.host.services import HostServices
 from insula.plans import Plan
 
@@ -58,18 +59,33 @@ class CallCapability:
         self._find = find
         self._monotonic = monotonic
 
-    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> ServiceCalls:
         no_options(self.name, options)
+        return ServiceCalls(self._find, self._monotonic)
+
+
+class ServiceCalls(Configured):
+    """The calls of one service to others."""
+
+    def __init__(self, find: Callable[[str, str], Plan], monotonic: Callable[[], float]) -> None:
+        self._find = find
+        self._monotonic = monotonic
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"invoke": LargeOperation(self._invoke)}
 
     def _invoke(self, scope: Scope, parameters: bytes) -> Awaitable[bytes]:
-        return self._invoked(scope, read_large(_invokes, parameters))
+        asked = read_large(_invokes, parameters)
+        return self.invoke(scope, asked.service, asked.method, asked.input)
 
-    async def _invoked(self, scope: Scope, asked: _Invoke) -> bytes:
-        plan = self._find(asked.service, asked.method)
+    async def invoke(self, scope: Scope, service: str, method: str, message: bytes | msgspec.Raw) -> bytes:
+        """Calls a method of a service, by its full id or its name without version: JSON in, JSON out. HostError, or the
+        InsulaError of the callee."""
+        plan = self._find(service, method)
         caller = scope.call
         _allow(plan, caller)
-        body = bytes(asked.input)
+        body = bytes(message)
         if len(body) > plan.max_body:
             raise HostError(
                 "LIMIT_EXCEEDED",

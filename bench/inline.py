@@ -75,7 +75,7 @@ def table(handler: str) -> RouteTable:
 
 async def main(port: int, road: str, handler: str) -> None:
     """Serves until it is killed."""
-    app = Application(table(handler), missing=missing_route(), checks=(Identified(),))
+    app = Application(table(handler), missing=missing_route(), rules=(Identified(),))
     lane = Lane(app) if road == "lane" else None
     listener = Listener(app, bind("127.0.0.1", port), Limits(), dropped=app.metrics.dropped, lane=lane)
     await listener.start()

@@ -13,7 +13,19 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
-GROUND = {"errors", "calls", "plans", "shares", "rotation", "fields", "background", "threads", "offload", "interpreter"}
+GROUND = {
+    "errors",
+    "calls",
+    "plans",
+    "shares",
+    "rotation",
+    "fields",
+    "background",
+    "threads",
+    "offload",
+    "interpreter",
+    "authorisation",
+}
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
 KNOWS: dict[str, set[str]] = {
@@ -26,6 +38,7 @@ KNOWS: dict[str, set[str]] = {
     "background": set(),
     "threads": set(),
     "offload": set(),
+    "authorisation": set(),
     "settings": set(),
     "logs": {"settings"},
     "schema": set(),

@@ -95,7 +95,7 @@ class House:
         """New work is refused from now on. Idempotent."""
         if not self.facts.draining:
             self.facts.ready, self.facts.draining = False, True
-            self.public.checks = (Draining(always=PLAIN_LABELS), *self.public.checks)
+            self.public.rules = (Draining(always=PLAIN_LABELS), *self.public.rules)
 
 
 @asynccontextmanager
@@ -217,7 +217,7 @@ def _public(
     application = Application(
         RouteTable(fixed),
         missing=missing_route(stopped, lambda: facts.state() == "starting"),
-        checks=(Identified(),),
+        rules=(Identified(),),
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
     )

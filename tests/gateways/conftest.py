@@ -135,7 +135,7 @@ async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     routes = [pair for plan in plans(echo, codecs) for pair in gateway.routes(plan, latest=True)]
     older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo, codecs)]
     routes += [pair for plan in older for pair in gateway.routes(plan, latest=False)]
-    app = Application(RouteTable(routes), missing=missing_route(), checks=(Identified(),))
+    app = Application(RouteTable(routes), missing=missing_route(), rules=(Identified(),))
     app.offload = offload
     listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2), lane=Lane(app) if lane else None)
     await listener.start()

@@ -368,7 +368,7 @@ async def test_who_calls_is_told_to_the_service(shop: Shop) -> None:
         def __call__(self, head: Head, _: Route) -> None:
             head.principal = Principal("ada", ("clerk",))
 
-    shop.app.checks = (Proves(),)
+    shop.app.rules = (Proves(),)
     await shop.post(THING)
     assert shop.echo.calls[0].principal == Principal("ada", ("clerk",))
 

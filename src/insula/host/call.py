@@ -23,7 +23,9 @@ from typing import Any
 
 import msgspec
 
+from insula.authorisation import authorise
 from insula.calls import Call, Headers, Reply, ServiceId
+from insula.errors import Code
 from insula.host.contract import HostError, LargeOperation, Operation, Scope
 from insula.host.large import read_large
 from insula.host.options import no_options
@@ -104,12 +106,12 @@ def inherited(metadata: Headers) -> Headers:
 
 
 def _allow(plan: Plan, caller: Call) -> None:
-    policy, principal = plan.policy, caller.principal
-    if principal is None:
-        if policy.authenticated or policy.roles:
-            raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs an identity, and this call has none")
-    elif policy.roles and not set(policy.roles) & set(principal.roles):
-        raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs a role that the caller does not have")
+    refusal = authorise(plan.policy, caller.principal)
+    if refusal is None:
+        return
+    if refusal.code is Code.UNAUTHENTICATED:
+        raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs an identity, and this call has none")
+    raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs a role that the caller does not have")
 
 
 def capability(services: HostServices) -> CallCapability:

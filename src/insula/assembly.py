@@ -18,7 +18,7 @@ import msgspec
 
 import insula
 from insula.abi.okra import OkraAbi
-from insula.api.lazy import AdminApp
+from insula.api.admin import admin_application
 from insula.api.parts import AdminParts
 from insula.background import told
 from insula.deployments.attempts import Attempts
@@ -27,7 +27,6 @@ from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
 from insula.edge.backlog import Backlog
 from insula.edge.exchange import Route
-from insula.edge.guard import Guard
 from insula.edge.metrics import Metrics
 from insula.edge.page import LISTED
 from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
@@ -81,7 +80,7 @@ class House:
     """A server that stands and does not listen: its two applications, and what changes what they serve."""
 
     public: Application
-    admin: Guard
+    admin: Application
     manager: DeploymentManager
     depot: Depot
     metrics: Metrics
@@ -264,7 +263,7 @@ def _welcome(table: Table, admin_url: str) -> Welcome:
     )
 
 
-def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Guard:
+def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Application:
     def health() -> dict[str, object]:
         return {
             "status": "healthy" if facts.ready else "unhealthy",
@@ -272,7 +271,7 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
         }
 
     token = settings.admin_token
-    inner = AdminApp(
+    return admin_application(
         AdminParts(
             deployments=manager,
             version=insula.__version__,
@@ -282,9 +281,9 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
             public_url=lambda: facts.public_url,
             health=health,
             metrics=metrics.exposition,
-        )
+        ),
+        token=token.reveal() if token else "",
     )
-    return Guard(inner, token=token.reveal() if token else "", max_body=settings.packages.max_bytes)
 
 
 def _source_options(settings: Settings) -> SourceOptions:

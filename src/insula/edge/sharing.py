@@ -45,7 +45,7 @@ def shared(present: Route, route: Route) -> Route | None:
     routes = _routes(present)
     if not route.takes or any(not one.takes or one.takes & route.takes for one in routes):
         return None
-    return _together((*routes, route))
+    return together((*routes, route))
 
 
 def without(present: Route, route: Route) -> Route | None:
@@ -53,14 +53,15 @@ def without(present: Route, route: Route) -> Route | None:
     rest = tuple(one for one in _routes(present) if one is not route)
     if not rest:
         return None
-    return rest[0] if len(rest) == 1 else _together(rest)
+    return rest[0] if len(rest) == 1 else together(rest)
 
 
 def _routes(route: Route) -> tuple[Route, ...]:
     return route.handler.routes if isinstance(route.handler, Shared) else (route,)
 
 
-def _together(routes: tuple[Route, ...]) -> Route:
+def together(routes: tuple[Route, ...]) -> Route:
+    """One route for several, which differ in their methods or in what they take."""
     first = routes[0]
     methods = frozenset[str]().union(*(route.methods for route in routes))
     return Route(Shared(routes), first.label, methods, first.policy, tenant=first.tenant)

@@ -223,7 +223,8 @@ async def test_the_document_has_the_contract(client: httpx.AsyncClient, name: st
     struct = getattr(contract, name)
     assert list(schema["properties"]) == list(struct.__struct_fields__)
     assert schema["description"]
-    assert set(schema["required"]) <= set(schema["properties"])
+    assert schema["required"] == list(schema["properties"])
+    assert "\n" not in schema["description"]
 
 
 async def test_each_operation_is_told_apart_in_the_document(client: httpx.AsyncClient) -> None:
@@ -233,7 +234,9 @@ async def test_each_operation_is_told_apart_in_the_document(client: httpx.AsyncC
     assert all(one["summary"] and one["tags"] for one in each)
     [part] = document["paths"]["/api/v1/packages/{service_id}"]["get"]["parameters"]
     assert (part["in"], part["required"], part["schema"]["examples"]) == ("path", True, ["shop.Orders.v1"])
-    assert document["paths"]["/api/v1/health"]["get"]["security"] == []
+    health = document["paths"]["/api/v1/health"]["get"]
+    assert (health["security"], set(health["responses"])) == ([], {"200", "503"})
+    assert set(document["components"]["schemas"]["Error"]["required"]) == {"error", "code", "message", "hint"}
     assert document["components"]["schemas"]["DeployRequest"]["required"] == ["source"]
 
 

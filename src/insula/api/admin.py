@@ -92,7 +92,14 @@ def _server(parts: AdminParts) -> list[Operation]:
         return json_answer(Health(status, now), 200 if status == "healthy" else 503)
 
     made = [
-        Operation(method="GET", path="/", summary="What this server is and where to look", tag="server", run=index),
+        Operation(
+            method="GET",
+            path="/",
+            summary="What this server is and where to look",
+            tag="server",
+            run=index,
+            produces=("application/json", "text/html"),
+        ),
         Operation(
             method="GET",
             path=HEALTH,
@@ -100,6 +107,7 @@ def _server(parts: AdminParts) -> list[Operation]:
             tag="server",
             run=health,
             answer=Health,
+            unwell=True,
             public=True,
         ),
     ]
@@ -112,6 +120,7 @@ def _server(parts: AdminParts) -> list[Operation]:
                 summary="The health of the server's parts",
                 tag="server",
                 run=lambda _: json_answer(health_of_parts()),
+                produces=("application/json",),
             )
         )
     if metrics_text is not None:
@@ -121,7 +130,11 @@ def _server(parts: AdminParts) -> list[Operation]:
             return Response(200, (kind,), await metrics_text())
 
         summary = "Counters and times, as Prometheus reads them"
-        made.append(Operation(method="GET", path="/metrics", summary=summary, tag="server", run=metrics))
+        made.append(
+            Operation(
+                method="GET", path="/metrics", summary=summary, tag="server", run=metrics, produces=("text/plain",)
+            )
+        )
     return made
 
 

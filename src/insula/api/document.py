@@ -39,11 +39,18 @@ def document(
 ) -> dict[str, Any]:
     """The document as JSON values. `shapes` are structs that bodies refer to by name."""
     paths: dict[str, dict[str, Any]] = {}
-    structs = [Error, *shapes, *(one.answer for one in operations if one.answer is not None)]
+    structs: list[type[msgspec.Struct]] = [Error, *shapes, *(one.answer for one in operations if one.answer is not None)]
     for operation in operations:
         if operation.documented:
             paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
+    read = {struct.__name__ for struct in (Error, *shapes)}
+    for name, schema in schemas.items():
+        schema["description"] = " ".join(schema["description"].split())
+        if name not in read:  # what is answered has every field, even one that has its default
+            schema["required"] = list(schema["properties"])
+            for field in schema["properties"].values():
+                field.pop("default", None)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "description": description, "version": version},
@@ -72,7 +79,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
     answer: dict[str, Any] = {"description": _SUCCESSES[operation.status]}
     if operation.answer is not None:
         answer["content"] = _json(operation.answer)
+    elif operation.produces:
+        answer["content"] = {kind: {} for kind in operation.produces}
     told["responses"] = {str(operation.status): answer}
+    if operation.unwell:
+        told["responses"]["503"] = {**answer, "description": "Service Unavailable"}
     for status in operation.errors:
         told["responses"][str(status)] = {"description": _STATUSES[status], "content": _json(Error)}
     if operation.public:

@@ -44,8 +44,9 @@ Run: TypeAlias = Callable[[Asked], Response | Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """`path` has its parts in braces. `answer` is the struct of its answer (None: no JSON), `status` its status, `errors`
-    the statuses of its refusals. `flags` are boolean parameters of the query, with what each means. `body` are the shapes
+    """`path` has its parts in braces. `answer` is the struct of its answer, `status` its status, `errors`
+    the statuses of its refusals. `produces` are the content types of one without a struct; `unwell` is for an answer that
+    comes with a 503 too. `flags` are boolean parameters of the query, with what each means. `body` are the shapes
     of its body by content type, for the document. `changes` runs it as an ASGI application. `takes` are the content types
     by which it is told from another one of the same method and path. One that is not `documented` is described by that
     other. `public`: it needs no token."""
@@ -57,7 +58,9 @@ class Operation:
     tag: str = "packages"
     description: str = ""
     answer: type[msgspec.Struct] | None = None
+    produces: tuple[str, ...] = ()
     status: int = 200
+    unwell: bool = False
     errors: tuple[int, ...] = ()
     flags: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] = field(default_factory=dict)

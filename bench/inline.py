@@ -24,6 +24,7 @@ from insula.edge.routes import RouteTable
 from insula.edge.server import Listener, bind
 from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
+from insula.gateways.contract import Offer
 from insula.gateways.missing import missing_route
 from insula.offload import Offload
 from insula.plans import Plan, Policy
@@ -39,6 +40,13 @@ service Greeter { greet(input: Name!): Greeting! }
 type Name { name: String! }
 type Greeting { message: String! }
 """
+
+
+class Published:
+    """What the greeter publishes, as far as Connect looks at it."""
+
+    schema = None
+    descriptor = b""
 
 
 class Constant:
@@ -70,7 +78,8 @@ def table(handler: str) -> RouteTable:
         raise NotImplementedError
 
     plan = Plan(service, "greet", False, Policy(), 30.0, 1 << 20, lambda: codec, binary, lambda: lambda _: reply)
-    return RouteTable(ConnectGateway(Offload()).routes(plan, True))
+    offer = Offer(Published(), (plan,), latest=True)
+    return RouteTable(pair for group in ConnectGateway(Offload()).routes((offer,)) for pair in group.make())
 
 
 async def main(port: int, road: str, handler: str) -> None:

@@ -14,17 +14,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
 GROUND = {
-    "errors",
-    "calls",
-    "plans",
-    "shares",
-    "rotation",
-    "fields",
-    "background",
-    "threads",
-    "offload",
-    "interpreter",
-    "authorisation",
+    *("errors", "calls", "plans", "authorisation", "shares", "rotation", "headers", "fields", "background", "threads"),
+    *("offload", "interpreter"),
 }
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.
@@ -39,6 +30,7 @@ KNOWS: dict[str, set[str]] = {
     "threads": set(),
     "offload": set(),
     "authorisation": set(),
+    "headers": set(),
     "settings": set(),
     "logs": {"settings"},
     "schema": set(),

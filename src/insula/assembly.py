@@ -26,13 +26,14 @@ from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
 from insula.edge.backlog import Backlog
-from insula.edge.exchange import Route
 from insula.edge.metrics import Metrics
 from insula.edge.page import LISTED
 from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
 from insula.edge.plain import Sources as Told
 from insula.edge.routes import RouteTable
 from insula.gateways.connect import ConnectGateway
+from insula.gateways.contract import Offer
+from insula.gateways.joined import Gateways
 from insula.gateways.missing import missing_route
 from insula.host import catalogue
 from insula.host.grants import Grants
@@ -220,25 +221,18 @@ def _public(
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
     )
-    gateway = ConnectGateway(application.offload)
-    made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
+    gateways = Gateways(application, (ConnectGateway(application.offload),))
+    offers: dict[tuple[Generation, bool], Offer] = {}
 
     def follow(table: Table) -> None:
-        """The routes of a new table: those of generations that stay are left alone."""
-        leads = table.by_name
-        present = [(generation, leads[generation.id.unversioned] is generation) for generation in table.generations]
-        gone = made.keys() - set(present)
-        come = {
-            (generation, latest): [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
-            for generation, latest in present
-            if (generation, latest) not in made
-        }
-        application.change(
-            (pair for key in gone for pair in made[key]), (pair for pairs in come.values() for pair in pairs)
-        )
-        for key in gone:
-            del made[key]
-        made.update(come)
+        """The routes of a new table. A generation that stays has the offer that it had."""
+        nonlocal offers
+        leads, present = table.by_name, {}
+        for generation in table.generations:
+            key = generation, leads[generation.id.unversioned] is generation
+            present[key] = offers.get(key) or Offer(generation.package, generation.plans, latest=key[1])
+        gateways.follow(tuple(present.values()))()
+        offers = present
 
     registry.on_change(follow)
     return application

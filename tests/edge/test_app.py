@@ -307,12 +307,12 @@ async def test_a_route_that_leaves_while_it_answers_is_not_told_for_ever() -> No
     async with street() as here:
         told = Told()
         pairs = list(told_table(told).exact.items())
-        here.app.change((), pairs)
+        here.app.changed((), pairs)()
         reader, writer = await here.connect()
         writer.write(post(b"later 50"))
         await until(lambda: told.asked)
         assert "/do" in here.app.metrics.routes
-        here.app.change(pairs, ())
+        here.app.changed(pairs, ())()
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         await until(lambda: here.app.metrics.in_flight == 0)
         assert "/do" not in here.app.metrics.routes

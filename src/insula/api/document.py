@@ -39,15 +39,16 @@ def document(
 ) -> dict[str, Any]:
     """The document as JSON values. `shapes` are structs that bodies refer to by name."""
     paths: dict[str, dict[str, Any]] = {}
-    structs: list[type[msgspec.Struct]] = [Error, *shapes, *(one.answer for one in operations if one.answer is not None)]
+    read: list[type[msgspec.Struct]] = [Error, *shapes]
+    structs = [*read, *(one.answer for one in operations if one.answer is not None)]
     for operation in operations:
         if operation.documented:
             paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
     _, schemas = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
-    read = {struct.__name__ for struct in (Error, *shapes)}
+    names = {struct.__name__ for struct in read}
     for name, schema in schemas.items():
         schema["description"] = " ".join(schema["description"].split())
-        if name not in read:  # what is answered has every field, even one that has its default
+        if name not in names:  # what is answered has every field, even one that has its default
             schema["required"] = list(schema["properties"])
             for field in schema["properties"].values():
                 field.pop("default", None)

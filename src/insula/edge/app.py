@@ -91,13 +91,18 @@ class Application:
         self.metrics.keep(table.labels, self.missing.label)
         self._tell()
 
-    def change(self, gone: Iterable[tuple[bytes, Route]], come: Iterable[tuple[bytes, Route]]) -> None:
-        """Takes some paths, with their routes, out of the table and puts others in; costs what changes. CallerError, and
-        nothing done, where a path is taken."""
+    def changed(self, gone: Iterable[tuple[bytes, Route]], come: Iterable[tuple[bytes, Route]]) -> Callable[[], None]:
+        """Makes the table without some paths, with their routes, and with others; costs what changes. What it returns puts
+        that table in place. CallerError where a path is taken."""
         gone = tuple(gone)
-        self._table = self._table.changed(gone, come)
-        self.metrics.forget({route.label for _, route in gone} - self._table.labels.keys())
-        self._tell()
+        table = self._table.changed(gone, come)
+
+        def settle() -> None:
+            self._table = table
+            self.metrics.forget({route.label for _, route in gone} - table.labels.keys())
+            self._tell()
+
+        return settle
 
     @property
     def rules(self) -> tuple[Rule, ...]:

@@ -26,20 +26,12 @@ import msgspec
 from insula.authorisation import authorise
 from insula.calls import Call, Headers, Reply, ServiceId
 from insula.errors import Code
+from insula.headers import NOT_INHERITED, NOT_INHERITED_PREFIXES
 from insula.host.contract import HostError, LargeOperation, Operation, Scope
 from insula.host.large import read_large
 from insula.host.options import no_options
 from insula.host.services import HostServices
 from insula.plans import Plan
-
-_NOT_INHERITED = frozenset(
-    (
-        *("authorization", "cookie", "set-cookie", "x-api-key", "host", "connection", "keep-alive", "te", "trailer"),
-        *("transfer-encoding", "upgrade", "expect", "accept", "accept-encoding", "origin", "referer", "range"),
-        *("x-request-id", "traceparent", "idempotency-key", "if-match", "if-none-match", "date"),
-    )
-)
-_NOT_INHERITED_PREFIXES = ("content-", "connect-", "grpc-", "proxy-", "sec-", "access-control-", "if-")
 
 
 class _Invoke(msgspec.Struct, gc=False):
@@ -101,7 +93,7 @@ class CallCapability:
 def inherited(metadata: Headers) -> Headers:
     """The part of a call's metadata that goes on with the calls it makes."""
     return tuple(
-        pair for pair in metadata if pair[0] not in _NOT_INHERITED and not pair[0].startswith(_NOT_INHERITED_PREFIXES)
+        pair for pair in metadata if pair[0] not in NOT_INHERITED and not pair[0].startswith(NOT_INHERITED_PREFIXES)
     )
 
 

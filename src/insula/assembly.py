@@ -169,9 +169,10 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         metrics = Metrics(lambda: facts.connections())
         metrics.add(lambda: families(registry.generations, logs.dropped, memory.held))
         public = _public(registry, metrics, facts, limits, manager.stopped)
+        admin = _admin(settings, manager, metrics, facts)
         house = House(
             public=public,
-            admin=_admin(settings, manager, metrics, facts),
+            admin=admin,
             manager=manager,
             depot=depot,
             metrics=metrics,
@@ -185,8 +186,9 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             sweeping.cancel()
             await asyncio.wait((sweeping,))
             await manager.stop()
-            metrics.close()
-            public.close()
+            for application in (public, admin):
+                application.metrics.close()
+                application.close()
     finally:
         await processes.close()
         await engine.close()

@@ -56,7 +56,8 @@ async def here() -> AsyncIterator[Roads]:
 async def test_each_answer_is_seen_once(here: Roads) -> None:
     logs = (Log(), Log())
     for road, log in zip(here.both, logs, strict=True):
-        road.app.observers = (*road.app.observers, Broken(), log)
+        road.app.observe(Broken())
+        road.app.observe(log)
         road.app.rules = (Proves(),)
     bodies = [
         b"hello",
@@ -88,7 +89,7 @@ async def test_each_answer_is_seen_once(here: Roads) -> None:
 async def test_a_client_that_leaves_is_seen(here: Roads) -> None:
     for road in here.both:
         log = Log()
-        road.app.observers = (*road.app.observers, log)
+        road.app.observe(log)
         _, writer = await road.connect()
         writer.write(post(b"later 60000"))
         await until(lambda road=road: road.app.metrics.in_flight == 1)  # type: ignore[misc]

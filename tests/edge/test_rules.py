@@ -14,7 +14,7 @@ from insula.edge.limits import Limits
 from insula.edge.routes import RouteTable
 from insula.errors import Code, InsulaError, LimitError
 from insula.plans import Policy
-from tests.edge.conftest import answers, statuses
+from tests.edge.conftest import answers, statuses, until
 from tests.edge.roads import CLOSE, Roads, post, roads
 
 LIMITS = Limits(keep_alive_timeout=5.0, linger=0.3)
@@ -187,6 +187,26 @@ async def test_waiting_ends_with_the_time_of_the_route(here: Roads) -> None:
     said = await here.same(post(), CLOSE)
     assert statuses(said) == [504, 504]
     assert all(not told.asked for told in here.told)
+
+
+async def test_a_client_that_leaves_while_its_request_of_the_lane_waits_is_given_up(here: Roads) -> None:
+    given_up = asyncio.Event()
+
+    async def waits(_: Head) -> InsulaError | None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+        return None
+
+    here.lane.app.rules = (Waits(waits),)
+    _, writer = await here.lane.connect()
+    writer.write(post())
+    await until(lambda: here.lane.app.metrics.in_flight == 1)
+    writer.close()
+    async with asyncio.timeout(5):
+        await given_up.wait()
+    await until(lambda: here.lane.app.metrics.routes["/do"].by_status() == {499: 1})
 
 
 async def test_a_rule_is_not_asked_where_it_concerns_nothing(here: Roads) -> None:

@@ -62,7 +62,8 @@ async def _after(verdict: Awaitable[InsulaError | None], rest: Sequence[Rule], h
 
 
 async def waited(waiting: Waiting, head: Head, route: Route) -> None:
-    """Waits for the rules; raises their refusal, or DeadlineError where the route's time is over first."""
+    """Waits for the rules; raises their refusal, or DeadlineError where the route's time is over first. Nothing is read
+    meanwhile."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout_at(loop.time() + head.received + route.timeout - monotonic()) as clock:

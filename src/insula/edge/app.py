@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from insula.edge.admission import Rule, Waiting, enter, waited
 from insula.edge.answers import THREAD_FROM, CutOffError, checked, failed, finished, negotiated
-from insula.edge.asgi import App, Message, Receive, Scope, Send
+from insula.edge.asgi import App, Receive, Scope, Send, sent_whole
 from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
@@ -53,7 +53,7 @@ class Application:
 
     `missing` is the route of what has none; its handler refuses. `rules` are asked in order at every request, and are
     swapped whole as well. A part that keeps something that follows from the two is told of a new one by `on_change`.
-    `metrics` and then the other `observers` see each answered request once.
+    `metrics`, and then those that `observe` was given, see each answered request once.
     `backlog` bounds what has come of bodies that are not whole. Whole ones have the same bound until their answer is there;
     each service has its share of that, of the threads of `offload`, and of the turns in which handlers get large bodies.
     """
@@ -65,7 +65,6 @@ class Application:
         missing: Route,
         rules: tuple[Rule, ...] = (),
         metrics: Metrics | None = None,
-        observers: tuple[Observer, ...] = (),
         backlog: Backlog | None = None,
     ) -> None:
         self._rules = rules
@@ -76,7 +75,7 @@ class Application:
         self.intake = Intake()
         self.missing = missing
         self.metrics = metrics or Metrics()
-        self.observers: tuple[Observer, ...] = (self.metrics, *observers)
+        self.observers: tuple[Observer, ...] = (self.metrics,)
         self._table = table
         self._told: list[Callable[[], None]] = []
 
@@ -114,6 +113,11 @@ class Application:
         self._rules = rules
         self._tell()
 
+    def observe(self, observer: Observer) -> None:
+        """Adds an observer, behind the others."""
+        self.observers = (*self.observers, observer)
+        self._tell()
+
     def observing(self, route: Route) -> tuple[RouteObserver, ...]:
         """Those that see the answers of a route, the metrics' first."""
         return observing(self.observers, route)
@@ -123,7 +127,7 @@ class Application:
             tell()
 
     def on_change(self, tell: Callable[[], None]) -> None:
-        """Calls `tell` each time there is a new table, or new rules, before the next request is looked at."""
+        """Calls `tell` each time there is a new table, rule or observer, before the next request is looked at."""
         self._told.append(tell)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,23 +169,29 @@ class Application:
             metrics.in_flight -= 1
             answered(observers, head, stream.status, stream.bytes_in, stream.bytes_out)
 
-    def finishing(self, head: Head, route: Route, answer: Response, bytes_in: int) -> App:
+    def finishing(
+        self, head: Head, route: Route, observers: tuple[RouteObserver, ...], answer: Response, bytes_in: int
+    ) -> App:
         """An application that finishes one request of the fast lane, whose answer is to be compressed in a thread."""
-
-        observers = self.observing(route)
 
         async def finish(_: Scope, receive: Receive, send: Send) -> None:
             await self._give(head, route, observers, self._arrived(answer, route, receive), Taken(bytes_in), send)
 
         return finish
 
-    def waiting(self, head: Head, route: Route, answer: Answerer, body: bytes, waiting: Waiting) -> App:
+    def waiting(
+        self,
+        head: Head,
+        route: Route,
+        observers: tuple[RouteObserver, ...],
+        waiting: Waiting,
+        answer: Answerer,
+        body: bytes,
+    ) -> App:
         """An application that waits for the rules of one request of the fast lane, and then answers it."""
 
-        observers = self.observing(route)
-
         async def admitted(receive: Receive) -> Response:
-            await waited(waiting, head, route)
+            await _awaited(asyncio.ensure_future(waited(waiting, head, route)), route, receive)
             await self._turn(route, receive)
             return await self._arrived(answer(head, body), route, receive)
 
@@ -215,8 +225,8 @@ class Application:
                 added, body = finished(head, response, varies, coding)
             status, sent = response.status, len(body)
             headers = [*response.headers, *added]
-            await _sent(send, {"type": "http.response.start", "status": status, "headers": headers})
-            await _sent(send, {"type": "http.response.body", "body": b"" if bare else body})
+            await sent_whole(send, {"type": "http.response.start", "status": status, "headers": headers})
+            await sent_whole(send, {"type": "http.response.body", "body": b"" if bare else body})
         except ClientGoneError:
             pass
         finally:
@@ -339,17 +349,6 @@ async def _whole(head: Head, route: Route, answer: Awaitable[Response]) -> Respo
         return failed(head, route, CutOffError())
     except Exception as error:
         return failed(head, route, error)
-
-
-async def _sent(send: Send, message: Message) -> None:
-    """Sends a part of an answer, which may have to wait until the client takes the answers before it. A server that stops
-    cancels who waits, and then gives the client a last moment and ends the connection: either ends the waiting."""
-    while True:
-        try:
-            await send(message)
-            return
-        except asyncio.CancelledError:
-            continue
 
 
 def head_of(scope: Scope) -> Head:

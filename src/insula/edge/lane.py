@@ -64,7 +64,7 @@ class Lane:
         app = self._app
         target = data[start + 5 : data.find(b" ", start + 5, end)]
         route = app.table.exact.get(target)
-        if route is None or "POST" not in route.methods:
+        if route is None or "POST" not in route.methods or isinstance(route.handler, Asgi):
             return None
         plain = self._reader.read(data, start, end, limits)
         if plain is None or plain.target != target:
@@ -140,7 +140,7 @@ class Lane:
         if verdict is not None:
             if isinstance(verdict, InsulaError):
                 raise verdict
-            return self._app.waiting(head, known.route, known.answer, body, verdict)
+            return self._app.waiting(head, known.route, known.observers, verdict, known.answer, body)
         if not head.fields:
             return None
         answer = known.answer(head, body)
@@ -173,7 +173,7 @@ class Lane:
         else:
             varies, coding = negotiated(head, answer)
             if coding is not None and len(out) >= THREAD_FROM:
-                return self._app.finishing(head, known.route, answer, bytes_in)
+                return self._app.finishing(head, known.route, known.observers, answer, bytes_in)
             added, out = finished(head, answer, varies, coding)
             told = b"%b%b\r\n%b" % (first, wire(added), out)
         answered(known.observers, head, status, bytes_in, len(out))

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Awaitable
 
 from insula.edge.answers import CutOffError, checked, failed, finished
-from insula.edge.asgi import App, Message, Receive, Scope, Send
+from insula.edge.asgi import App, Message, Receive, Scope, Send, sent_whole
 from insula.edge.body import ClientGoneError, check_length, too_large
 from insula.edge.exchange import Head, Response, Route
 from insula.edge.observing import CLIENT_GONE
@@ -91,5 +91,5 @@ class Stream:
         added, body = finished(self._head, response, False, None)
         self.status, self.bytes_out = response.status, len(body)
         headers = [*response.headers, *added]
-        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": b"" if self._bare else body})
+        await sent_whole(self._send, {"type": "http.response.start", "status": response.status, "headers": headers})
+        await sent_whole(self._send, {"type": "http.response.body", "body": b"" if self._bare else body})

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.openapi.models import OpenAPI
 
 from insula.api.admin import admin_application
 from insula.api.parts import AdminParts
@@ -237,6 +238,7 @@ async def test_each_operation_is_told_apart_in_the_document(client: httpx.AsyncC
     health = document["paths"]["/api/v1/health"]["get"]
     assert (health["security"], set(health["responses"])) == ([], {"200", "503"})
     assert set(document["components"]["schemas"]["Error"]["required"]) == {"error", "code", "message", "hint"}
+    assert OpenAPI.model_validate(document).model_dump(by_alias=True, exclude_none=True)["info"] == document["info"]
     assert document["components"]["schemas"]["DeployRequest"]["required"] == ["source"]
 
 

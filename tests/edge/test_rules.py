@@ -11,6 +11,7 @@ from insula.calls import Principal
 from insula.edge.admission import Draining, Identified, Verdict
 from insula.edge.exchange import Head, Route
 from insula.edge.limits import Limits
+from insula.edge.local import Token, from_this_machine
 from insula.edge.routes import RouteTable
 from insula.errors import Code, InsulaError, LimitError
 from insula.plans import Policy
@@ -207,6 +208,49 @@ async def test_a_client_that_leaves_while_its_request_of_the_lane_waits_is_given
     async with asyncio.timeout(5):
         await given_up.wait()
     await until(lambda: here.lane.app.metrics.routes["/do"].by_status() == {499: 1})
+
+
+async def test_the_rules_of_a_port_with_a_token(here: Roads) -> None:
+    rules(here, Token("secret", frozenset((b"/read",))))
+    said = await here.same(
+        post(),
+        post(fields=b"Authorization: Bearer other\r\n"),
+        post(fields=b"Authorization: bearer secret\r\n"),
+        b"PUT /do HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /none HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET /read HTTP/1.1\r\nHost: a\r\n\r\n",
+        CLOSE,
+    )
+    assert statuses(said) == [401, 401, 200, 401, 401, 200, 401]
+    assert said.count(b"\r\nwww-authenticate: Bearer\r\n") == 5
+    assert b"secret" not in said
+
+
+async def test_the_rule_of_a_port_of_this_machine(here: Roads) -> None:
+    rules(here, from_this_machine)
+    local = post().replace(b"Host: a", b"Host: localhost:8081")
+    said = await here.same(
+        local,
+        local.replace(b"\r\n\r\n", b"\r\nOrigin: http://evil.example\r\n\r\n"),
+        local.replace(b"\r\n\r\n", b"\r\nOrigin: http://localhost:8081\r\n\r\n"),
+        CLOSE,
+    )
+    assert [(status, b"bad_" in body) for status, _, body in answers(said)] == [
+        (200, False),
+        (403, True),
+        (200, False),
+        (403, True),
+    ]
+
+
+async def test_identity_is_asked_of_calls_alone(here: Roads) -> None:
+    rules(here, Identified())
+    for road, told in zip(here.both, here.told, strict=True):
+        road.app.table = RouteTable([(b"/do", Route(told, "/do", frozenset(("POST",)), Policy(True), max_body=100))])
+    said = await here.same(
+        post(), b"PUT /do HTTP/1.1\r\nHost: a\r\n\r\n", b"OPTIONS /do HTTP/1.1\r\nHost: a\r\n\r\n", CLOSE
+    )
+    assert statuses(said) == [401, 405, 204, 401]
 
 
 async def test_a_rule_is_not_asked_where_it_concerns_nothing(here: Roads) -> None:

@@ -54,6 +54,9 @@ def _inner(waiting: asyncio.Event) -> App:
         if scope["path"] == "/refuse":
             raise CallerError("no", hint="never", reason="because")
         if scope["path"] == "/wait":
+            task = asyncio.current_task()
+            assert task is not None
+            task.set_name("waits")
             waiting.set()
             await asyncio.Event().wait()
         if scope["path"] == "/raise":
@@ -141,7 +144,7 @@ async def test_a_request_that_the_stop_cuts_off_gets_a_whole_answer(caplog: pyte
     async with admin(waiting=waiting) as http:
         asked = asyncio.create_task(http.get("/wait"))
         await waiting.wait()
-        [cut_off] = [task for task in asyncio.all_tasks() if "run_asgi" in repr(task)]
+        [cut_off] = [task for task in asyncio.all_tasks() if task.get_name() == "waits"]
         cut_off.cancel("the server stops")
         answer = await asked
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")

@@ -26,6 +26,7 @@ from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
 from insula.edge.exchange import Answer, Answerer, Asgi, Head, Later, Response, Route
+from insula.edge.hand import COUNTED_FROM, Hand
 from insula.edge.intake import Intake
 from insula.edge.metrics import Metrics
 from insula.edge.observing import CLIENT_GONE, Observer, RouteObserver, answered, observing
@@ -40,8 +41,6 @@ from insula.shares import Shares
 
 T = TypeVar("T")
 
-#: Bodies of this size and more are counted while they wait for their answer.
-COUNTED_FROM = 65_536
 #: Seconds that a large answer waits to be compressed.
 COMPRESSED_WITHIN = 2.0
 #: Seconds over a route's timeout before the edge answers in the place of a service that does not keep it.
@@ -262,7 +261,7 @@ class Application:
             return await self._arrived(answer(head, b""), route, receive)
         body = await read_body(receive, route.max_body, self.backlog, route.tenant, route.bound)
         taken.bytes = len(body)
-        hand = _Hand(self.in_hand, route.tenant)
+        hand = Hand(self.in_hand, route.tenant)
         try:
             hand.has(len(body))
             await self._turn(route, receive)
@@ -300,33 +299,6 @@ class Application:
     def close(self) -> None:
         """Ends the threads of the edge."""
         self.offload.close()
-
-
-class _Hand:
-    """The bytes of one body that is worked on, in the share of its tenant; small bodies are not counted. A body that is
-    larger than the largest share counts as that share."""
-
-    __slots__ = ("_shares", "_tenant", "_units")
-
-    def __init__(self, shares: Shares[str], tenant: str) -> None:
-        self._shares = shares
-        self._tenant = tenant
-        self._units = 0
-
-    def has(self, size: int) -> None:
-        """Notes how large the body is now; UnavailableError where there is no room for it."""
-        units = min(size, self._shares.most // 2) if size >= COUNTED_FROM else 0
-        more = units - self._units
-        if more < 0:
-            self._shares.give(self._tenant, -more)
-        elif more and not self._shares.take(self._tenant, more):
-            raise UnavailableError(
-                "the server works on as many large requests to this service as it can hold",
-                reason="backlog_full",
-                hint="try again in a moment",
-                retry_after=1.0,
-            )
-        self._units = units
 
 
 class Taken:

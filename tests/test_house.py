@@ -14,8 +14,19 @@ SOURCE = Path(__file__).parent.parent / "src" / "insula"
 
 #: Modules at the root that every room may know.
 GROUND = {
-    *("background", "calls", "durable", "errors", "fields", "interpreter", "loopback", "offload", "plans", "published"),
-    *("rotation", "shares", "spelling", "threads", "times"),
+    *(
+        "authorisation",
+        "background",
+        "calls",
+        "durable",
+        "errors",
+        "fields",
+        "interpreter",
+        "loopback",
+        "offload",
+        "plans",
+    ),
+    *("headers", "published", "rotation", "shares", "spelling", "threads", "times"),
 }
 
 #: Room -> the rooms that it knows. docs/architecture.md draws the same arrows.

@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 import insula
-from insula.api.lazy import AdminApp
+from insula.api.admin import admin_application
 from insula.api.parts import AdminParts
 from insula.background import told
 from insula.deployments.attempts import Attempts
@@ -25,14 +25,14 @@ from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
 from insula.edge.backlog import Backlog
-from insula.edge.exchange import Route
-from insula.edge.guard import Guard
 from insula.edge.metrics import Metrics
 from insula.edge.page import LISTED
 from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
 from insula.edge.plain import Sources as Told
 from insula.edge.routes import RouteTable
 from insula.gateways.connect import ConnectGateway
+from insula.gateways.contract import Offer
+from insula.gateways.joined import Gateways
 from insula.gateways.missing import missing_route
 from insula.host import catalogue
 from insula.host.grants import Grants
@@ -83,7 +83,7 @@ class House:
     """A server that stands and does not listen: its two applications, and what changes what they serve."""
 
     public: Application
-    admin: Guard
+    admin: Application
     manager: DeploymentManager
     depot: Depot
     metrics: Metrics
@@ -97,7 +97,7 @@ class House:
         """New work is refused from now on. Idempotent."""
         if not self.facts.draining:
             self.facts.ready, self.facts.draining = False, True
-            self.public.checks = (Draining(always=PLAIN_LABELS), *self.public.checks)
+            self.public.rules = (Draining(always=PLAIN_LABELS), *self.public.rules)
 
 
 @asynccontextmanager
@@ -174,9 +174,10 @@ async def _standing(
         metrics = Metrics(lambda: facts.connections())
         metrics.add(lambda: families(registry.generations, logs.dropped, memory.held))
         public = _public(registry, metrics, facts, limits, manager.stopped)
+        admin = _admin(settings, manager, metrics, facts)
         house = House(
             public=public,
-            admin=_admin(settings, manager, metrics, facts),
+            admin=admin,
             manager=manager,
             depot=depot,
             metrics=metrics,
@@ -190,8 +191,9 @@ async def _standing(
             sweeping.cancel()
             await asyncio.wait((sweeping,))
             await manager.stop()
-            metrics.close()
-            public.close()
+            for application in (public, admin):
+                application.metrics.close()
+                application.close()
     finally:
         await processes.close()
         await engine.close()
@@ -222,32 +224,25 @@ def _public(
     application = Application(
         RouteTable(fixed),
         missing=missing_route(stopped, lambda: facts.state() == "starting"),
-        checks=(Identified(),),
+        rules=(Identified(),),
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
     )
-    gateway = ConnectGateway(application.offload)
-    made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
+    gateways = Gateways(application, (ConnectGateway(application.offload),))
+    offers: dict[tuple[Generation, bool], Offer] = {}
 
     def follow(table: Table) -> Callable[[], None]:
-        """Makes the routes of a new table: those of generations that stay are left alone."""
-        leads = table.by_name
-        present = [(generation, leads[generation.id.unversioned] is generation) for generation in table.generations]
-        gone = made.keys() - set(present)
-        come = {
-            (generation, latest): [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
-            for generation, latest in present
-            if (generation, latest) not in made
-        }
-        settle_routes = application.changed(
-            (pair for key in gone for pair in made[key]), (pair for pairs in come.values() for pair in pairs)
-        )
+        """The routes of a new table. A generation that stays has the offer that it had."""
+        leads, present = table.by_name, {}
+        for generation in table.generations:
+            key = generation, leads[generation.id.unversioned] is generation
+            present[key] = offers.get(key) or Offer(generation.published, generation.plans, latest=key[1])
+        settle_routes = gateways.follow(tuple(present.values()))
 
         def settle() -> None:
+            nonlocal offers
             settle_routes()
-            for key in gone:
-                del made[key]
-            made.update(come)
+            offers = present
 
         return settle
 
@@ -274,7 +269,7 @@ def _welcome(table: Table, admin_url: str) -> Welcome:
     )
 
 
-def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Guard:
+def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Application:
     def health() -> dict[str, object]:
         return {
             "status": "healthy" if facts.ready else "unhealthy",
@@ -282,7 +277,7 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
         }
 
     token = settings.admin_token
-    inner = AdminApp(
+    return admin_application(
         AdminParts(
             deployments=manager,
             version=insula.__version__,
@@ -292,9 +287,9 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
             public_url=lambda: facts.public_url,
             health=health,
             metrics=metrics.exposition,
-        )
+        ),
+        token=token.reveal() if token else "",
     )
-    return Guard(inner, token=token.reveal() if token else "", max_body=settings.packages.max_bytes)
 
 
 def _source_options(settings: Settings) -> SourceOptions:

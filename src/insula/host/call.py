@@ -23,22 +23,16 @@ from typing import Any
 
 import msgspec
 
+from insula.authorisation import authorise
 from insula.calls import Call, Headers, Reply, ServiceId
+from insula.errors import Code
+from insula.headers import NOT_INHERITED, NOT_INHERITED_PREFIXES
 from insula.host.contract import Configured, HostError, LargeOperation, Operation
 from insula.host.large import read_large
 from insula.host.options import no_options
 from insula.host.scope import Scope
 from insula.host.services import HostServices
 from insula.plans import Plan
-
-_NOT_INHERITED = frozenset(
-    (
-        *("authorization", "cookie", "set-cookie", "x-api-key", "host", "connection", "keep-alive", "te", "trailer"),
-        *("transfer-encoding", "upgrade", "expect", "accept", "accept-encoding", "origin", "referer", "range"),
-        *("x-request-id", "traceparent", "idempotency-key", "if-match", "if-none-match", "date"),
-    )
-)
-_NOT_INHERITED_PREFIXES = ("content-", "connect-", "grpc-", "proxy-", "sec-", "access-control-", "if-")
 
 
 class _Invoke(msgspec.Struct, gc=False):
@@ -115,17 +109,17 @@ class ServiceCalls(Configured):
 def inherited(metadata: Headers) -> Headers:
     """The part of a call's metadata that goes on with the calls it makes."""
     return tuple(
-        pair for pair in metadata if pair[0] not in _NOT_INHERITED and not pair[0].startswith(_NOT_INHERITED_PREFIXES)
+        pair for pair in metadata if pair[0] not in NOT_INHERITED and not pair[0].startswith(NOT_INHERITED_PREFIXES)
     )
 
 
 def _allow(plan: Plan, caller: Call) -> None:
-    policy, principal = plan.policy, caller.principal
-    if principal is None:
-        if policy.authenticated or policy.roles:
-            raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs an identity, and this call has none")
-    elif policy.roles and not set(policy.roles) & set(principal.roles):
-        raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs a role that the caller does not have")
+    refusal = authorise(plan.policy, caller.principal)
+    if refusal is None:
+        return
+    if refusal.code is Code.UNAUTHENTICATED:
+        raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs an identity, and this call has none")
+    raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs a role that the caller does not have")
 
 
 def capability(services: HostServices) -> CallCapability:

@@ -24,9 +24,11 @@ from insula.edge.rest import JSON, refusal
 from insula.edge.routes import RouteTable
 from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
+from insula.gateways.contract import Offer
 from insula.gateways.missing import missing_route
 from insula.offload import Offload
 from insula.plans import Plan, Policy
+from insula.published import Published
 from insula.schema.bounds import DEFAULT_BOUNDS
 from insula.schema.idl import parse_idl
 from insula.transcoding.processes import CodecProcesses
@@ -70,12 +72,13 @@ def table(handler: str) -> RouteTable:
         raise NotImplementedError
 
     plan = Plan(service, "greet", False, Policy(), 30.0, 1 << 20, lambda: codec, binary, lambda: lambda _: reply)
-    return RouteTable(ConnectGateway(Offload()).routes(plan, True))
+    offer = Offer(Published(service, schema=schema), (plan,), latest=True)
+    return RouteTable(pair for group in ConnectGateway(Offload()).routes((offer,)) for pair in group.make())
 
 
 async def main(port: int, road: str, handler: str) -> None:
     """Serves until it is killed."""
-    app = Application(table(handler), missing=missing_route(), checks=(Identified(),))
+    app = Application(table(handler), missing=missing_route(), rules=(Identified(),))
     lane = Lane(app) if road == "lane" else None
     listener = Listener(app, bind("127.0.0.1", port), Limits(), dropped=app.metrics.dropped, lane=lane)
     await listener.start()

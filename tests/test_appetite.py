@@ -18,8 +18,9 @@ import wasmtime
 from insula import examples
 from insula.calls import ServiceId
 from insula.host import catalogue
-from insula.host.contract import Operation, Scope
+from insula.host.contract import Configured, Operation
 from insula.host.iterators import MAX_ITERATORS, open_iterator
+from insula.host.scope import Scope
 from tests.packing import HOSTILE, hostile, pack
 from tests.running import Live, running
 from tests.wasm.test_modules import section, slow_module
@@ -207,7 +208,7 @@ async def test_one_call_has_a_quota_of_host_calls_and_the_next_has_its_own(tmp_p
             assert answer.json() == {"number": str(taken), "refused": refused}
 
 
-class Endless:
+class Endless(Configured):
     """A capability whose answers never end, and how many of them are open."""
 
     name = "test.endless"
@@ -215,7 +216,11 @@ class Endless:
     def __init__(self) -> None:
         self.opened = self.closed = 0
 
-    def configure(self, _service: ServiceId, _options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Configured:
+        return self
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"open": self._open}
 
     def _open(self, scope: Scope, _parameters: bytes) -> bytes:

@@ -98,15 +98,17 @@ def test_a_thread_tells(caplog: pytest.LogCaptureFixture) -> None:
 
 #: Where a task or a thread is made without `background`, and who hears of its errors there.
 OWNERS = {
+    "api/operations.py": "it is an answer, and waited for",
     "background.py": "this is the owner",
     "transcoding/service.py": "the caller waits",
     "transcoding/store.py": "its error is logged, and told to those who wait",
     "deployments/starting.py": "the start asks each for its result",
-    "edge/app.py": "the watcher is asked by who waits for it",
+    "edge/app.py": "the watcher, and a rule that waits, are asked by who waits for them",
     "edge/plain.py": "the page is an answer, and waited for",
     "logs.py": "the log cannot tell its own end: Python says it on standard error",
     "packages/blocking.py": "the caller waits, or its error is logged",
     "server.py": "the start is waited for",
+    "services/pool.py": "the pool is told of each start and of each end",
     "wasm/compile.py": "a process of its own, whose standard error the server reads",
     "wasm/compiler.py": "the caller waits",
     "wasm/modules.py": "those that load the module wait",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,8 +17,7 @@ from pathlib import Path
 import msgspec
 
 import insula
-from insula.abi.okra import OkraAbi
-from insula.api.lazy import AdminApp
+from insula.api.admin import admin_application
 from insula.api.parts import AdminParts
 from insula.background import told
 from insula.deployments.attempts import Attempts
@@ -26,25 +25,28 @@ from insula.deployments.manager import DeploymentManager
 from insula.edge.admission import Draining, Identified
 from insula.edge.app import Application
 from insula.edge.backlog import Backlog
-from insula.edge.exchange import Route
-from insula.edge.guard import Guard
 from insula.edge.metrics import Metrics
 from insula.edge.page import LISTED
 from insula.edge.plain import PLAIN_LABELS, Status, Welcome, plain_routes
 from insula.edge.plain import Sources as Told
 from insula.edge.routes import RouteTable
 from insula.gateways.connect import ConnectGateway
+from insula.gateways.contract import Offer
+from insula.gateways.joined import Gateways
 from insula.gateways.missing import missing_route
 from insula.host import catalogue
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
 from insula.host.services import HostServices
+from insula.kinds import catalogue as kinds
+from insula.kinds.contract import Kind
+from insula.kinds.staging import Workshop, stage
 from insula.loopback import is_loopback
+from insula.packages.deployable import Deployable
 from insula.packages.depot import Depot
-from insula.packages.package import Package
 from insula.packages.sources import SourceOptions, Sources
 from insula.services.exposition import families
-from insula.services.generation import Generation, Workshop, stage
+from insula.services.generation import Generation
 from insula.services.registry import Registry, Table
 from insula.services.relief import relieve
 from insula.settings import Settings
@@ -81,7 +83,7 @@ class House:
     """A server that stands and does not listen: its two applications, and what changes what they serve."""
 
     public: Application
-    admin: Guard
+    admin: Application
     manager: DeploymentManager
     depot: Depot
     metrics: Metrics
@@ -95,21 +97,22 @@ class House:
         """New work is refused from now on. Idempotent."""
         if not self.facts.draining:
             self.facts.ready, self.facts.draining = False, True
-            self.public.checks = (Draining(always=PLAIN_LABELS), *self.public.checks)
+            self.public.rules = (Draining(always=PLAIN_LABELS), *self.public.rules)
 
 
 @asynccontextmanager
-async def assembled(settings: Settings) -> AsyncIterator[House]:
-    """Makes every part, and on the way out drains and closes all of it.
+async def assembled(settings: Settings, more_kinds: Sequence[Kind] = ()) -> AsyncIterator[House]:
+    """Makes every part, and on the way out drains and closes all of it. `more_kinds` are deployed beside those that come
+    with Insula.
 
-    ConfigurationError where the data folder, the database or a capability cannot be used.
+    ConfigurationError where the data folder, the database, a capability or a kind cannot be used.
     """
     folder = await asyncio.to_thread(DataFolder.open, settings.server.data_dir)
     try:
         url = settings.storage.url
         database = await Database.open(url.reveal() if url else folder.path / "insula.db")
         try:
-            async with _standing(settings, folder, database) as house:
+            async with _standing(settings, folder, database, more_kinds) as house:
                 yield house
         finally:
             await database.close()
@@ -118,7 +121,9 @@ async def assembled(settings: Settings) -> AsyncIterator[House]:
 
 
 @asynccontextmanager
-async def _standing(settings: Settings, folder: DataFolder, database: Database) -> AsyncIterator[House]:
+async def _standing(
+    settings: Settings, folder: DataFolder, database: Database, more_kinds: Sequence[Kind]
+) -> AsyncIterator[House]:
     limits = settings.limits
     registry, facts, logs = Registry(), Facts(), GuestLogs()
     engine = await NativeEngine.open(
@@ -137,7 +142,7 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
         host = HostServices(logs=logs, env=settings.env, find=registry.plan, state=state)
         workshop = Workshop(
             engine=engine,
-            abi=OkraAbi(),
+            kinds=await asyncio.to_thread(kinds.load, more_kinds),
             catalogue=await asyncio.to_thread(catalogue.load, host),
             grants=Grants(settings.grants.default, settings.grants.allow, settings.grants.deny),
             logs=logs,
@@ -152,10 +157,10 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             guest_memory=memory.share,
             max_timeout=limits.request_timeout_ms / 1000,
         )
-        depot = Depot(folder.path / "depot", max_bytes=settings.packages.max_bytes)
+        depot = Depot(folder.path / "depot", tuple(workshop.kinds), max_bytes=settings.packages.max_bytes)
 
-        async def stage_package(package: Package, step: Callable[[str], None]) -> Generation:
-            return await stage(package, workshop, step=step)
+        async def stage_deployable(deployable: Deployable, step: Callable[[str], None]) -> Generation:
+            return await stage(deployable, workshop, step=step)
 
         manager = DeploymentManager(
             sources=Sources(depot, _source_options(settings)),
@@ -163,15 +168,16 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             repository=DeploymentRepository(database, folder.node_id),
             registry=registry,
             attempts=attempts,
-            stage=stage_package,
+            stage=stage_deployable,
             drain_timeout=limits.drain_timeout_ms / 1000,
         )
         metrics = Metrics(lambda: facts.connections())
         metrics.add(lambda: families(registry.generations, logs.dropped, memory.held))
         public = _public(registry, metrics, facts, limits, manager.stopped)
+        admin = _admin(settings, manager, metrics, facts)
         house = House(
             public=public,
-            admin=_admin(settings, manager, metrics, facts),
+            admin=admin,
             manager=manager,
             depot=depot,
             metrics=metrics,
@@ -185,8 +191,9 @@ async def _standing(settings: Settings, folder: DataFolder, database: Database) 
             sweeping.cancel()
             await asyncio.wait((sweeping,))
             await manager.stop()
-            metrics.close()
-            public.close()
+            for application in (public, admin):
+                application.metrics.close()
+                application.close()
     finally:
         await processes.close()
         await engine.close()
@@ -217,31 +224,29 @@ def _public(
     application = Application(
         RouteTable(fixed),
         missing=missing_route(stopped, lambda: facts.state() == "starting"),
-        checks=(Identified(),),
+        rules=(Identified(),),
         metrics=metrics,
         backlog=Backlog(limits.held_mb << 20),
     )
-    gateway = ConnectGateway(application.offload)
-    made: dict[tuple[Generation, bool], list[tuple[bytes, Route]]] = {}
+    gateways = Gateways(application, (ConnectGateway(application.offload),))
+    offers: dict[tuple[Generation, bool], Offer] = {}
 
-    def follow(table: Table) -> None:
-        """The routes of a new table: those of generations that stay are left alone."""
-        leads = table.by_name
-        present = [(generation, leads[generation.id.unversioned] is generation) for generation in table.generations]
-        gone = made.keys() - set(present)
-        come = {
-            (generation, latest): [pair for plan in generation.plans for pair in gateway.routes(plan, latest)]
-            for generation, latest in present
-            if (generation, latest) not in made
-        }
-        application.change(
-            (pair for key in gone for pair in made[key]), (pair for pairs in come.values() for pair in pairs)
-        )
-        for key in gone:
-            del made[key]
-        made.update(come)
+    def follow(table: Table) -> Callable[[], None]:
+        """The routes of a new table. A generation that stays has the offer that it had."""
+        leads, present = table.by_name, {}
+        for generation in table.generations:
+            key = generation, leads[generation.id.unversioned] is generation
+            present[key] = offers.get(key) or Offer(generation.published, generation.plans, latest=key[1])
+        settle_routes = gateways.follow(tuple(present.values()))
 
-    registry.on_change(follow)
+        def settle() -> None:
+            nonlocal offers
+            settle_routes()
+            offers = present
+
+        return settle
+
+    registry.follow(follow)
     return application
 
 
@@ -252,7 +257,7 @@ def _welcome(table: Table, admin_url: str) -> Welcome:
     paths = [
         path
         for generation in table.generations
-        for path in generation.package.endpoints(latest=table.by_name[generation.id.unversioned] is generation)
+        for path in generation.published.endpoints(latest=table.by_name[generation.id.unversioned] is generation)
     ]
     return Welcome(
         "Insula",
@@ -264,7 +269,7 @@ def _welcome(table: Table, admin_url: str) -> Welcome:
     )
 
 
-def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Guard:
+def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, facts: Facts) -> Application:
     def health() -> dict[str, object]:
         return {
             "status": "healthy" if facts.ready else "unhealthy",
@@ -272,7 +277,7 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
         }
 
     token = settings.admin_token
-    inner = AdminApp(
+    return admin_application(
         AdminParts(
             deployments=manager,
             version=insula.__version__,
@@ -282,9 +287,9 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
             public_url=lambda: facts.public_url,
             health=health,
             metrics=metrics.exposition,
-        )
+        ),
+        token=token.reveal() if token else "",
     )
-    return Guard(inner, token=token.reveal() if token else "", max_body=settings.packages.max_bytes)
 
 
 def _source_options(settings: Settings) -> SourceOptions:

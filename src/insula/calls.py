@@ -61,7 +61,7 @@ def written_for(service: ServiceId, tables: Mapping[str, T]) -> dict[str, T]:
 
 
 class Principal(msgspec.Struct, frozen=True, gc=False):
-    """Who calls, once a check has proved it."""
+    """Who calls, once a rule of admission has proved it."""
 
     subject: str
     roles: tuple[str, ...] = ()

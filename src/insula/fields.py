@@ -18,27 +18,15 @@ import re
 from collections.abc import Iterable
 from enum import Enum
 
+from insula.headers import EDGE_ONLY, RESERVED, RESERVED_PREFIXES, TRAILER
+
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 #: Bytes that the fields of one answer may have together.
 MAX_FIELDS = 65_536
 
-#: What the edge alone says: how the message is framed, how long the connection lives, when it was made.
-OWNED = frozenset(
-    (
-        b"connection",
-        b"content-length",
-        b"date",
-        b"keep-alive",
-        b"proxy-connection",
-        b"server",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"x-request-id",
-    )
-)
+#: What the edge alone says.
+OWNED = frozenset(name.encode() for name in EDGE_ONLY)
 
 
 def is_name(name: bytes) -> bool:
@@ -73,26 +61,8 @@ MAX_BYTES = 8192
 #: Of one field of a guest.
 MAX_NAME = 128
 MAX_VALUE = 4096
-#: What a trailer's name begins with where trailers go as headers.
-TRAILER = "trailer-"
 
 _GUEST_VALUE = re.compile(r"[!-~](?:[ -~]*[!-~])?|")
-_RESERVED = frozenset(name.decode() for name in OWNED) | {
-    # framing, content and what belongs to one hop or to the request
-    *("accept", "accept-encoding", "accept-post", "accept-ranges", "age", "allow", "authorization", "cookie"),
-    *("expect", "forwarded", "host", "http2-settings", "max-forwards", "origin", "status", "user-agent", "vary", "via"),
-    # the origin's, not one service's
-    *("alt-svc", "clear-site-data", "link", "location", "nel", "public-key-pins", "refresh", "report-to"),
-    *("reporting-endpoints", "set-cookie", "set-cookie2", "service-worker-allowed", "sourcemap", "www-authenticate"),
-    *("strict-transport-security", "referrer-policy", "permissions-policy"),
-    *("x-dns-prefetch-control", "x-sourcemap", "x-xss-protection"),
-    # the server's
-    *("idempotency-key", "retry-after", "traceparent", "tracestate", "x-real-ip"),
-}
-_RESERVED_PREFIXES = (
-    *("access-control-", "connect-", "content-", "cross-origin-", "grpc-", "insula-", "proxy-", "sec-", TRAILER),
-    *("x-accel-", "x-content-type-", "x-forwarded-", "x-frame-", "x-sendfile"),
-)
 
 
 class Wrong(Enum):
@@ -109,7 +79,7 @@ def guest_fault(name: str, value: str) -> Wrong | None:
     case."""
     if not name.isascii() or len(name) > MAX_NAME or name != name.lower() or not is_name(name.encode()):
         return Wrong.NAME
-    if name in _RESERVED or name.startswith(_RESERVED_PREFIXES):
+    if name in RESERVED or name.startswith(RESERVED_PREFIXES):
         return Wrong.RESERVED
     if len(value) > MAX_VALUE or not _GUEST_VALUE.fullmatch(value):
         return Wrong.VALUE

@@ -20,6 +20,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 import uvloop
@@ -36,6 +37,9 @@ from insula.errors import Code, ConfigurationError, InsulaError
 from insula.logs import Logs
 from insula.settings import Settings, check_startable
 
+if TYPE_CHECKING:
+    from insula.kinds.contract import Kind
+
 log = logging.getLogger("insula.server")
 
 #: Files that are open beside the connections: instances, compiled code, the database, packages on their way.
@@ -48,7 +52,8 @@ class Server:
     `run()` serves until a signal comes. `start()` and `stop()` do the same inside a loop that is already running, and
     `app()` is the public port as an ASGI application for a server of your own, which must send it the lifespan events.
     `deploy` are packages to have deployed once it is up, unless they are already: files, or the name of an example that
-    comes with Insula (`greeter`). `ready` is called once the doors are open.
+    comes with Insula (`greeter`). `kinds` are more kinds of packages than come with Insula. `ready` is called once the
+    doors are open.
     """
 
     def __init__(
@@ -56,10 +61,12 @@ class Server:
         settings: Settings | None = None,
         *,
         deploy: Sequence[str | Path] = (),
+        kinds: Sequence[Kind] = (),
         ready: Callable[[Server], None] | None = None,
     ) -> None:
         self.settings = settings or Settings()
         self._deploy = [str(entry) for entry in deploy]
+        self._kinds = kinds
         self._ready = ready
         self._sockets: list[socket.socket] = []
         self._listeners: list[Listener] = []
@@ -108,7 +115,7 @@ class Server:
         if not self._sockets:
             await asyncio.to_thread(self._bind)
         try:
-            house = self._house = await self._stack.enter_async_context(assembled(self.settings))
+            house = self._house = await self._stack.enter_async_context(assembled(self.settings, self._kinds))
             await self._open(house)
             await house.start()
             await self._deploy_wanted(house)
@@ -139,7 +146,7 @@ class Server:
         `FastAPI(lifespan=server.lifespan)`. ConfigurationError where they cannot start."""
         check_startable(self.settings)
         async with self._stack:
-            self._house = await self._stack.enter_async_context(assembled(self.settings))
+            self._house = await self._stack.enter_async_context(assembled(self.settings, self._kinds))
             await self._house.start()
             await self._deploy_wanted(self._house)
             self._house.facts.ready = True

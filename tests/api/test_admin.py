@@ -11,11 +11,12 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.openapi.models import OpenAPI
 
-from insula.api import models
-from insula.api.lazy import AdminApp
+from insula.api.admin import admin_application
 from insula.api.parts import AdminParts
 from insula.deployments import contract
+from insula.edge.app import Application
 from tests.api.deployments_in_memory import DeploymentsInMemory
 
 PACKAGE = b"\x1f\x8b" + bytes(2000)
@@ -27,12 +28,12 @@ def deployments() -> DeploymentsInMemory:
     return DeploymentsInMemory()
 
 
-def app(deployments: DeploymentsInMemory, **parts: Any) -> AdminApp:
+def app(deployments: DeploymentsInMemory, **parts: Any) -> Application:
     settings: dict[str, Any] = {"version": "1.2.3", "max_bytes": 100_000, "read_timeout": 5.0} | parts
-    return AdminApp(AdminParts(deployments=deployments, **settings))
+    return admin_application(AdminParts(deployments=deployments, **settings))
 
 
-def client_of(application: AdminApp, **options: Any) -> httpx.AsyncClient:
+def client_of(application: Application, **options: Any) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app=application)
     return httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8081", **options)
 
@@ -134,7 +135,7 @@ async def test_wrong_requests_have_the_same_shape(client: httpx.AsyncClient) -> 
     refused(await client.get(f"/api/v1/packages/{'x' * 300}"), 400, "invalid_argument")
     wrong = await client.put("/api/v1/packages")
     refused(wrong, 405, "unimplemented")
-    assert wrong.headers["allow"] == "GET"
+    assert wrong.headers["allow"] == "GET, HEAD, OPTIONS"
     too_much = {"content-type": "application/json"}
     refused(await client.post(deploy, headers=too_much, content=bytes(70_000)), 413, "resource_exhausted")
 
@@ -217,27 +218,140 @@ async def test_the_document_describes_every_route_and_resolves(client: httpx.Asy
 
 
 @pytest.mark.parametrize("name", ["Step", "Deployed", "Listed", "Method", "Shown"])
-def test_the_models_mirror_the_contract(name: str) -> None:
-    assert list(getattr(models, name).model_fields) == list(getattr(contract, name).__struct_fields__)
+async def test_the_document_has_the_contract(client: httpx.AsyncClient, name: str) -> None:
+    """Each field of what is answered is described, with all that an answer always has."""
+    schema = (await client.get("/openapi.json")).json()["components"]["schemas"][name]
+    struct = getattr(contract, name)
+    assert list(schema["properties"]) == list(struct.__struct_fields__)
+    assert schema["description"]
+    assert schema["required"] == list(schema["properties"])
+    assert "\n" not in schema["description"]
 
 
-async def test_health_is_answered_without_fastapi(deployments: DeploymentsInMemory) -> None:
+async def test_each_operation_is_told_apart_in_the_document(client: httpx.AsyncClient) -> None:
+    document = (await client.get("/openapi.json")).json()
+    each = [one for operations in document["paths"].values() for one in operations.values()]
+    assert len({one["operationId"] for one in each}) == len(each)
+    assert all(one["summary"] and one["tags"] for one in each)
+    [part] = document["paths"]["/api/v1/packages/{service_id}"]["get"]["parameters"]
+    assert (part["in"], part["required"], part["schema"]["examples"]) == ("path", True, ["shop.Orders.v1"])
+    health = document["paths"]["/api/v1/health"]["get"]
+    assert (health["security"], set(health["responses"])) == ([], {"200", "503"})
+    assert set(document["components"]["schemas"]["Error"]["required"]) == {"error", "code", "message", "hint"}
+    assert OpenAPI.model_validate(document).model_dump(by_alias=True, exclude_none=True)["info"] == document["info"]
+    assert document["components"]["schemas"]["DeployRequest"]["required"] == ["source"]
+
+
+ERRORS = [
+    (
+        ("GET", "/nowhere", {}, b""),
+        404,
+        b'{"error":"there is no such path","code":"not_found","message":"there is no such path","hint":"GET / lists the '
+        b'routes of the admin port; services answer on the public port"}',
+    ),
+    (
+        ("POST", "/api/v1/packages/deploy?override=perhaps", GZIP, PACKAGE),
+        400,
+        b'{"error":"query.override: Input should be a valid boolean, unable to interpret input","code":"invalid_argument",'
+        b'"message":"query.override: Input should be a valid boolean, unable to interpret input",'
+        b'"hint":"/openapi.json describes every parameter"}',
+    ),
+    (
+        ("GET", "/api/v1/packages/" + "x" * 257, {}, b""),
+        400,
+        b'{"error":"path.service_id: String should have at most 256 characters","code":"invalid_argument",'
+        b'"message":"path.service_id: String should have at most 256 characters",'
+        b'"hint":"/openapi.json describes every parameter"}',
+    ),
+    (
+        ("POST", "/api/v1/packages/deploy", {"content-type": "application/json"}, bytes(70_000)),
+        413,
+        b'{"error":"the body is larger than the 65536 bytes that it may have here","code":"resource_exhausted",'
+        b'"message":"the body is larger than the 65536 bytes that it may have here","hint":null}',
+    ),
+    (
+        ("POST", "/api/v1/packages/deploy", GZIP, bytes(100_001)),
+        413,
+        b'{"error":"the body is larger than packages.max_bytes allows, 100000 bytes","code":"resource_exhausted",'
+        b'"message":"the body is larger than packages.max_bytes allows, 100000 bytes",'
+        b'"hint":"send less at once, or raise packages.max_bytes","reason":"max_bytes"}',
+    ),
+    (
+        ("GET", "/", {"origin": "http://evil.example"}, b""),
+        403,
+        b'{"error":"a web page of another origin may not use this port","code":"permission_denied",'
+        b'"message":"a web page of another origin may not use this port",'
+        b'"hint":"start the server with INSULA_ADMIN__TOKEN set and send the token","reason":"bad_origin"}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "status", "body"), ERRORS)
+async def test_errors_byte_for_byte(
+    client: httpx.AsyncClient, request_: tuple[str, str, dict[str, str], bytes], status: int, body: bytes
+) -> None:
+    method, path, headers, content = request_
+    answer = await client.request(method, path, headers=headers, content=content)
+    assert (answer.status_code, answer.content) == (status, body)
+    assert answer.headers["cache-control"] == "no-store"
+    assert answer.headers["content-type"] == "application/json"
+
+
+async def test_one_address_with_and_without_a_slash_and_for_every_method(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/v1/packages/")).json() == {"services": []}
+    assert (await client.head("/api/v1/packages")).status_code == 200
+    for method in ("GET", "DELETE"):
+        wrong = await client.request(method, "/api/v1/packages/deploy")
+        refused(wrong, 405, "unimplemented")
+        assert wrong.headers["allow"] == "OPTIONS, POST"
+    wrong = await client.put("/api/v1/packages/a.B.v1")
+    assert wrong.headers["allow"] == "DELETE, GET, HEAD, OPTIONS"
+
+
+async def test_a_change_goes_on_without_its_client(deployments: DeploymentsInMemory) -> None:
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    sound = deployments.undeploy
+
+    async def slow(service_id: str) -> None:
+        begun.set()
+        await go_on.wait()
+        await sound(service_id)
+
+    deployments.undeploy = slow  # type: ignore[method-assign]
+    await deployments.deploy("file:///a")
+    application = app(deployments)
+    scope = {
+        "type": "http",
+        "method": "DELETE",
+        "path": "/api/v1/packages/shop.Orders.v1",
+        "query_string": b"",
+        "headers": [(b"host", b"localhost")],
+        "scheme": "http",
+        "http_version": "1.1",
+        "client": ("127.0.0.1", 1),
+    }
+
+    async def gone() -> dict[str, Any]:
+        return {"type": "http.disconnect"}
+
+    async def unheard(_: Any) -> None:
+        pass
+
+    asked = asyncio.create_task(application(scope, gone, unheard))
+    await begun.wait()
+    go_on.set()
+    await asked
+    assert deployments.services == {}
+
+
+async def test_the_server_starts_without_what_it_does_not_need() -> None:
     script = """
-import asyncio, sys
-from insula.api.lazy import AdminApp
-from insula.api.parts import AdminParts
-sent = []
-async def main():
-    app = AdminApp(AdminParts(deployments=None, version="1", max_bytes=1, read_timeout=1))
-    async def send(message): sent.append(message)
-    await app({"type": "http", "method": "GET", "path": "/api/v1/health", "headers": []}, None, send)
-asyncio.run(main())
-assert [one["status"] for one in sent[::2]] == [200], sent
-assert b'"healthy"' in sent[1]["body"]
-print(any(name.partition(".")[0] in ("fastapi", "starlette", "pydantic") for name in sys.modules))
+import sys
+import insula.assembly
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"fastapi", "starlette", "pydantic"}))
 """
     done = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
+    assert done.stdout.strip() == "[]", done.stderr
 
 
 async def test_a_server_that_is_not_healthy_says_so(deployments: DeploymentsInMemory) -> None:

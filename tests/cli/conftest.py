@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from insula.api.lazy import AdminApp
+from insula.api.admin import admin_application
 from insula.api.parts import AdminParts
 from insula.cli.main import main
-from insula.edge.guard import Guard
 from tests.api.deployments_in_memory import DeploymentsInMemory
 
 TOKEN = "r4nd0m"
@@ -79,7 +78,7 @@ def running() -> Iterator[Running]:
         await connect(scope, receive, send, seen)
 
     servers, threads, urls = [], [], []
-    for app in (Guard(AdminApp(parts), token=TOKEN), public):
+    for app in (admin_application(parts, token=TOKEN), public):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         config = uvicorn.Config(app, log_level="error", lifespan="off", timeout_graceful_shutdown=1)

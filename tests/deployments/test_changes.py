@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from insula.deployments import changes
+from insula.kinds.okra import OkraKind, deployable
 from insula.packages.config import read_config
+from insula.packages.deployable import Deployable
 from insula.packages.describe import INLINE_MB, large_memory
 from insula.packages.package import Package
+from insula.published import Published
 from insula.schema.idl import parse_idl
 from insula.services.limits import InForce, in_force
 from insula.wasm import engine
@@ -23,33 +26,38 @@ type Order { id: ID! }
 """
 
 
-def package(idl: str = IDL, digest: str = "1", wasm_digest: str = "w", **config: Any) -> Package:
+def package(idl: str = IDL, digest: str = "1", wasm_digest: str = "w", **config: Any) -> Deployable:
     whole = {"name": "Orders", "version": "1.0.0", **config}
-    return Package(
-        digest=digest,
-        folder=Path(),
-        config=read_config(msgspec.json.encode(whole)),
-        schema=parse_idl(idl),
-        wasm=Path(),
-        wasm_digest=wasm_digest,
-        descriptor=b"",
+    return deployable(
+        Package(
+            digest=digest,
+            folder=Path(),
+            config=read_config(msgspec.json.encode(whole)),
+            schema=parse_idl(idl),
+            wasm=Path(),
+            wasm_digest=wasm_digest,
+            descriptor=b"",
+        )
     )
 
 
 class Side(NamedTuple):
-    package: Package
+    deployable: Deployable
+    published: Published
     limits: InForce
 
 
-def side(package: Package, tables: Mapping[str, Mapping[str, int]] | None = None) -> Side:
+def side(package: Deployable, tables: Mapping[str, Mapping[str, int]] | None = None) -> Side:
     return Side(
-        package, in_force(package, tables or {}, body_bytes=4 << 20, body_values=65_536, request_timeout_ms=60_000)
+        package,
+        OkraKind().published(package),
+        in_force(package, tables or {}, body_bytes=4 << 20, body_values=65_536, request_timeout_ms=60_000),
     )
 
 
 def describe(
-    new: Package,
-    old: Package | None,
+    new: Deployable,
+    old: Deployable | None,
     tables: Mapping[str, Mapping[str, int]] | None = None,
     before: Mapping[str, Mapping[str, int]] | None = None,
 ) -> list[str]:

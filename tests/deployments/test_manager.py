@@ -7,7 +7,6 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,8 +14,10 @@ import pytest
 from insula.calls import ServiceId
 from insula.deployments.attempts import Attempts
 from insula.deployments.manager import DeploymentManager
+from insula.deployments.reconciler import Change
+from insula.deployments.stopwatch import Stopwatch
 from insula.errors import CallerError, Code, InsulaError, UnavailableError
-from insula.packages.package import ServiceLimits
+from insula.packages.deployable import Deployable
 from insula.services.generation import Generation
 from insula.services.limits import in_force
 from insula.services.registry import Registry
@@ -39,7 +40,7 @@ class Kept:
         self._changed = asyncio.Event()
         self.registry = Registry()
         self.tables: list[int] = []
-        self.registry.on_change(lambda table: self.tables.append(len(table.generations)))
+        self.registry.follow(lambda table: lambda: self.tables.append(len(table.generations)))
         with ThreadPoolExecutor(1) as threads:  # it blocks
             self.attempts = threads.submit(Attempts.open, folder).result()
         self.hold: dict[str, asyncio.Event] = {}
@@ -103,7 +104,7 @@ class Kept:
             if "Broken" in name:
                 raise UnavailableError("it is broken")
             made = generation(name)
-            made.package = package
+            made.deployable = package
             made.limits = in_force(package, {}, body_bytes=1024, body_values=16, request_timeout_ms=60_000)
             await made.service.start()
         finally:
@@ -122,13 +123,9 @@ class Kept:
         return {one.id: one.state for one in self.manager.list()}
 
 
-def package(name: str) -> Any:
+def package(name: str) -> Deployable:
     service_id = ServiceId.parse(name)
-    schema = SimpleNamespace(service=SimpleNamespace(methods=()), types=())
-    config = SimpleNamespace(version="1.0.0", limits=ServiceLimits())
-    return SimpleNamespace(
-        service_id=service_id, digest=f"digest-of-{name}", config=config, schema=schema, endpoints=lambda latest: []
-    )
+    return Deployable("test", f"digest-of-{name}", service_id, "1.0.0", Path("x.wasm"), "w", "okra.json")
 
 
 @pytest.fixture
@@ -160,7 +157,7 @@ async def test_two_that_do_not_go_together_stop_no_other(keep: Keep) -> None:
 
 async def test_a_stopped_service_is_not_taken_for_one_that_has_its_id_as_a_name(keep: Keep) -> None:
     kept = keep("shop.Broken.v1", "shop.Broken.v1.v1")
-    kept.stage = kept.manager._stage = _but(kept, "shop.Broken.v1")  # type: ignore[method-assign]
+    kept.manager.reconciler._stage = _but(kept, "shop.Broken.v1")
     await kept.start()
     assert kept.states() == {"shop.Broken.v1": "stopped", "shop.Broken.v1.v1": "ready"}
     await kept.manager.undeploy("shop.Broken.v1")
@@ -262,19 +259,83 @@ class TestCommit:
         assert kept.states() == {}
         await kept.stop()
 
-    async def test_a_flip_that_fails_is_told_and_closes_what_was_staged(self, keep: Keep) -> None:
+    async def test_what_cannot_be_flipped_is_not_written_down(self, keep: Keep) -> None:
         kept = keep()
         await kept.start()
 
-        def refuse(table: Any) -> None:
+        def refuse(table: Any) -> Callable[[], None]:
             if table.generations:
                 raise InsulaError("no route for it")
+            return lambda: None
 
-        kept.registry.on_change(refuse)
+        kept.registry.follow(refuse)
         with pytest.raises(InsulaError, match="no route"):
             await kept.manager.deploy("shop.Orders.v1")
-        (listed,) = kept.manager.list()
-        assert (listed.state, listed.last_error) == ("stopped", "no route for it")
+        assert (kept.rows, kept.states(), kept.tables) == ([], {}, [0, 0])
+        assert [each.service.state for each in kept.staged.values()] == [State.STOPPED]
+        await kept.stop()
+
+    async def test_one_change_at_a_time_is_between_its_check_and_its_flip(self, keep: Keep) -> None:
+        """Two that a follower refuses to have together: the second is refused, and not written down."""
+        kept = keep()
+        await kept.start()
+
+        def refuse(table: Any) -> Callable[[], None]:
+            if len(table.generations) > 1:
+                raise InsulaError("no room for both")
+            return lambda: None
+
+        kept.registry.follow(refuse)
+        kept.may_write.clear()
+        first = asyncio.create_task(kept.manager.deploy("shop.Orders.v1"))
+        await kept.writing.wait()
+        second = asyncio.create_task(kept.manager.deploy("shop.Stock.v1"))
+        await kept.until(lambda: len(kept.staged) == 2)
+        kept.may_write.set()
+        await first
+        with pytest.raises(InsulaError, match="no room"):
+            await second
+        assert [row.service_id for row in kept.rows] == ["shop.Orders.v1"] == list(kept.states())
+        await kept.stop()
+
+    async def test_a_start_that_is_cancelled_while_another_change_is_written_leaves_nothing(self, keep: Keep) -> None:
+        kept = keep("shop.Broken.v1", "shop.Orders.v1")
+        kept.hold["shop.Orders.v1"] = asyncio.Event()
+        await kept.manager.load()
+        starting = asyncio.create_task(kept.manager.start())
+        await kept.until(lambda: len(kept.order) == 2)
+        async with kept.manager.reconciler._flips:  # as a change has it while it is written down
+            kept.hold["shop.Orders.v1"].set()
+            await kept.until(lambda: len(kept.staged) == 1)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            starting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await starting
+        assert kept.registry.generations == ()
+        await kept.stop()
+
+    async def test_anyone_may_feed_the_reconciler(self, keep: Keep) -> None:
+        """As another node does, whose change is written down already."""
+        kept = keep()
+        await kept.start()
+        reconciler = kept.manager.reconciler
+        row = DeploymentRow("shop.Orders.v1", "digest-of-shop.Orders.v1", "1.0.0", "elsewhere", "2026-01-01T00:00:00Z")
+
+        async def written() -> DeploymentRow:
+            return row
+
+        async with reconciler.alone(row.service_id):
+            applied = await reconciler.apply(Change(package(row.service_id), written), Stopwatch())
+        assert applied.changes == ["a new service with 0 methods"]
+        assert kept.states() == {"shop.Orders.v1": "ready"}
+        assert kept.manager.list()[0].source == "elsewhere"
+
+        async def forgotten() -> None: ...
+
+        async with reconciler.alone(row.service_id):
+            await reconciler.remove(row.service_id, forgotten)
+        assert kept.states() == {}
         await kept.stop()
 
     async def test_a_stop_waits_for_the_change_under_way(self, keep: Keep) -> None:

@@ -1,9 +1,9 @@
-"""The checks of admission and their order."""
+"""The rules of admission and their order."""
 
 from __future__ import annotations
 
 from insula.calls import Principal
-from insula.edge.admission import Draining, Identified, admit
+from insula.edge.admission import Draining, Identified, admit, concerning
 from insula.edge.exchange import Head, Route
 from insula.errors import Code, InsulaError
 from insula.plans import Policy
@@ -17,10 +17,11 @@ def _head(principal: Principal | None = None) -> Head:
 
 
 def _route(policy: Policy, label: str = "/x") -> Route:
-    return Route(Probe(), label, policy=policy)
+    return Route(Probe(), label, frozenset(("POST",)), policy)
 
 
-def _code(refusal: InsulaError | None) -> Code | None:
+def _code(refusal: object) -> Code | None:
+    assert refusal is None or isinstance(refusal, InsulaError)
     return None if refusal is None else refusal.code
 
 
@@ -53,12 +54,13 @@ def test_identity_and_roles() -> None:
 def test_a_drain_lets_in_what_always_answers() -> None:
     draining = Draining(frozenset(("/health",)))
     assert _code(draining(_head(), _route(Policy()))) is Code.UNAVAILABLE
-    assert draining(_head(), _route(Policy(), "/health")) is None
+    health = _route(Policy(), "/health")
+    assert admit(concerning((draining,), health), _head(), health) is None
     assert draining.concerns(_route(Policy()))
     assert not draining.concerns(_route(Policy(), "/health"))
 
 
-def test_the_first_refusal_is_the_answer_and_a_check_may_prove_who_calls() -> None:
-    checks = (Proving(), Identified())
-    assert admit(checks, _head(), _route(Policy(True))) is None
-    assert _code(admit((Draining(), *checks), _head(), _route(Policy(True)))) is Code.UNAVAILABLE
+def test_the_first_refusal_is_the_answer_and_a_rule_may_prove_who_calls() -> None:
+    rules = (Proving(), Identified())
+    assert admit(rules, _head(), _route(Policy(True))) is None
+    assert _code(admit((Draining(), *rules), _head(), _route(Policy(True)))) is Code.UNAVAILABLE

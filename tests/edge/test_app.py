@@ -76,12 +76,12 @@ async def test_the_table_is_swapped_whole(here: Street, http: httpx.AsyncClient)
 
 async def test_nothing_is_read_for_someone_who_may_not_call(here: Street, http: httpx.AsyncClient) -> None:
     broken = {"content-encoding": "gzip"}
-    here.app.checks = (Identified(),)
+    here.app.rules = (Identified(),)
     here.app.table = RouteTable([(b"/echo", Route(here.probe, "/echo", frozenset(("POST",)), Policy(True), 10))])
     answer = await http.post("/echo", content=b"not gzip at all", headers=broken)
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert answer.json()["error"]["code"] == "unauthenticated"
-    here.app.checks = ()
+    here.app.rules = ()
     here.probe.refusal = CallerError("wrong type", status=415)
     assert (await http.post("/echo", content=b"not gzip at all", headers=broken)).status_code == 415
     here.probe.refusal = None
@@ -94,7 +94,7 @@ async def test_draining_lets_health_in(here: Street, http: httpx.AsyncClient) ->
     health = Probe()
     here.app.table = RouteTable([(b"/echo", Route(here.probe, "/echo")), (b"/health", Route(health, "/health"))])
     assert (await http.get("/echo")).status_code == 200
-    here.app.checks = (Draining(frozenset(("/health",))),)
+    here.app.rules = (Draining(frozenset(("/health",))),)
     answer = await http.get("/echo")
     assert (answer.status_code, answer.headers["retry-after"], answer.json()["error"]["reason"]) == (
         503,
@@ -307,12 +307,12 @@ async def test_a_route_that_leaves_while_it_answers_is_not_told_for_ever() -> No
     async with street() as here:
         told = Told()
         pairs = list(told_table(told).exact.items())
-        here.app.change((), pairs)
+        here.app.changed((), pairs)()
         reader, writer = await here.connect()
         writer.write(post(b"later 50"))
         await until(lambda: told.asked)
         assert "/do" in here.app.metrics.routes
-        here.app.change(pairs, ())
+        here.app.changed(pairs, ())()
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         await until(lambda: here.app.metrics.in_flight == 0)
         assert "/do" not in here.app.metrics.routes

@@ -17,13 +17,17 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
+from insula.edge.app import Application
 from insula.edge.asgi import Receive, Scope, Send
 from insula.edge.become import BECOME, Guest
 from insula.edge.connection import Connection
+from insula.edge.exchange import Asgi, Route
 from insula.edge.lane import Lane
 from insula.edge.limits import Limits
 from insula.edge.listener import Listener, bind
-from tests.edge.conftest import Probe, probe_app, statuses, until
+from insula.edge.rest import refusal
+from insula.edge.routes import RouteTable
+from tests.edge.conftest import Nothing, Probe, probe_app, statuses, until
 
 LIMITS = Limits(keep_alive_timeout=30, linger=0.2)
 HANDSHAKE = (
@@ -306,3 +310,26 @@ async def test_a_protocol_leaves_nothing_for_the_collector(lane: bool) -> None:
             await until(lambda: gone() is None)
         finally:
             gc.enable()
+
+
+@both
+async def test_a_route_may_lead_to_what_takes_the_connection(lane: bool) -> None:
+    """Through the whole edge: the route says which protocols its path changes to, and the request is counted as 101."""
+
+    async def echo(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"][BECOME](Echo(scope))
+
+    route = Route(Asgi(echo, refusal), "/ws", upgrades=frozenset({b"websocket"}))
+    app = Application(RouteTable([(b"/ws", route)]), missing=Route(Nothing(), "missing", frozenset()))
+    listener = Listener(app, bind("127.0.0.1", 0), LIMITS, lane=Lane(app) if lane else None, upgrades=app.upgrades)
+    await listener.start()
+    try:
+        async with connect(f"ws://127.0.0.1:{listener.port}/ws?a=1") as client:
+            await client.send("hello")
+            assert await client.recv() == "hello"
+            assert app.metrics.routes["/ws"].by_status() == {101: 1}
+            assert app.metrics.in_flight == 0
+        await until(lambda: not listener.connections)
+    finally:
+        await listener.stop(0.0)
+        app.close()

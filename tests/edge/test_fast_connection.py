@@ -439,12 +439,12 @@ async def test_a_new_table_is_seen_by_the_next_request() -> None:
         app.table = RouteTable([(b"/do", Route(other, "/do", frozenset(("POST",)), max_body=100))])
         assert await ask() == (200, b"hello")
         assert len(told.asked) == len(other.asked) == 1
-        app.checks = (Identified(),)
+        app.rules = (Identified(),)
         assert await ask() == (200, b"hello")
-        app.checks = (Draining(), Identified())
+        app.rules = (Draining(), Identified())
         status, body = await ask()
         assert (status, json.loads(body)["error"]["reason"]) == (503, "draining")
-        app.checks = (Identified(),)
+        app.rules = (Identified(),)
         app.table = RouteTable([(b"/do", Route(other, "/do", frozenset(("POST",)), Policy(True), 100))])
         assert (await ask())[0] == 401
         app.table = RouteTable([(b"/do", Route(other, "/do", frozenset(("POST",)), max_body=4))])
@@ -464,7 +464,7 @@ def test_whatever_changes_between_two_equal_requests_is_seen() -> None:
     async def play(here: Roads, steps: list[str]) -> None:
         for road, told in zip(here.both, here.told, strict=True):
             draining, rules = False, (Identified(),)
-            road.app.checks = rules
+            road.app.rules = rules
             route, said = Route(told, "/do", frozenset(("POST",)), max_body=10), []
             road.app.table = RouteTable([(b"/do", route)])
             reader, writer = await road.connect()
@@ -476,7 +476,7 @@ def test_whatever_changes_between_two_equal_requests_is_seen() -> None:
                     road.app.table = RouteTable(())
                 elif step == "drain":
                     draining = not draining
-                    road.app.checks = (Draining(), *rules) if draining else rules
+                    road.app.rules = (Draining(), *rules) if draining else rules
                 elif step == "identify":
                     road.app.table = RouteTable([(b"/do", Route(told, "/do", frozenset(("POST",)), Policy(True), 20))])
                 writer.write(post())
@@ -484,7 +484,7 @@ def test_whatever_changes_between_two_equal_requests_is_seen() -> None:
                 size = next(int(line[15:]) for line in head.split(b"\r\n") if line.startswith(b"content-length:"))
                 await reader.readexactly(size)
                 serves = road.app.table.exact.get(b"/do")
-                asked = len(serves.handler.asked) if serves is not None else 0  # type: ignore[attr-defined]
+                asked = len(serves.handler.asked) if serves is not None else 0  # type: ignore[union-attr]
                 said.append((step, head[9:12], asked))
                 wanted = b"503" if draining and serves else None
                 wanted = wanted or (b"404" if serves is None else b"401" if serves.policy.authenticated else b"200")
@@ -518,7 +518,7 @@ async def test_a_rule_is_asked_at_each_request() -> None:
             return LimitError("too many") if self.left < 0 else None
 
     async with roads(LIMITS) as here:
-        here.lane.app.checks = (Rate(),)
+        here.lane.app.rules = (Rate(),)
         assert statuses(await here.lane.talk(post() * 4 + CLOSE)) == [200, 200, 200, 429, 429]
 
 

@@ -11,7 +11,7 @@ from tests.edge.conftest import Probe
 
 def known() -> Known:
     probe = Probe()
-    return Known(Head("POST", b"/a", b"", []), 0, "", Route(probe, "/a"), (), probe.answer, RouteStats())
+    return Known(Head("POST", b"/a", b"", []), 0, "", Route(probe, "/a"), (), probe.answer, RouteStats(), ())
 
 
 def test_what_is_put_in_is_found_by_the_same_bytes_alone() -> None:

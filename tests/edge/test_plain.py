@@ -15,7 +15,7 @@ from insula.edge.app import Application
 from insula.edge.exchange import Head, Response, Route
 from insula.edge.listener import Listener, bind
 from insula.edge.metrics import Metrics
-from insula.edge.plain import PLAIN_LABELS, Sources, Status, Welcome, plain_routes
+from insula.edge.plain import PLAIN_LABELS, Plain, Sources, Status, Welcome, plain_routes
 from insula.edge.routes import RouteTable
 from tests.edge.conftest import Nothing
 
@@ -44,7 +44,7 @@ async def http(state: State) -> AsyncIterator[httpx.AsyncClient]:
     app = Application(
         RouteTable(plain_routes(sources)),
         missing=Route(Nothing(), "missing", frozenset()),
-        checks=(Draining(PLAIN_LABELS),),  # they answer all the same
+        rules=(Draining(PLAIN_LABELS),),  # they answer all the same
         metrics=metrics,
     )
     listener = Listener(app, bind("127.0.0.1", 0))
@@ -80,7 +80,9 @@ async def test_what_was_told_is_not_made_again() -> None:
     now = Welcome("Insula", "1", "x", {}, ("/a", "/b"), more=9998)
     routes = dict(plain_routes(Sources(lambda: now, str, lambda: Status("1", 0, 0, 0), Metrics())))
     browser, program = Head("GET", b"/", b"", [(b"accept", b"text/html")]), Head("GET", b"/", b"", [])
-    answer = routes[b"/"].handler.prepare(browser)
+    handler = routes[b"/"].handler
+    assert isinstance(handler, Plain)
+    answer = handler.prepare(browser)
     shown, told = answer(browser, b""), answer(program, b"")
     assert isinstance(shown, Response)
     assert isinstance(told, Response)

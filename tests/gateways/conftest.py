@@ -23,11 +23,15 @@ from insula.edge.listener import Listener, bind
 from insula.edge.routes import RouteTable
 from insula.errors import InsulaError
 from insula.gateways.connect import ConnectGateway
+from insula.gateways.contract import Offer
+from insula.gateways.joined import Gateways
 from insula.gateways.missing import missing_route
 from insula.offload import Offload
 from insula.plans import Plan
+from insula.published import Published
 from insula.schema.bounds import Bounds
 from insula.schema.idl import parse_idl
+from insula.schema.model import Schema
 from insula.schema.policy import is_read_only, policy_of
 from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.service import Codecs
@@ -88,6 +92,11 @@ class Echo:
         return Reply(answer, self.headers, self.trailers)
 
 
+def published(schema: Schema | None = None) -> Published:
+    """What a service with this schema publishes."""
+    return Published(ServiceId("shop", "Echo", "v1"), schema=schema)
+
+
 class Shop:
     """The listener, the service and a client."""
 
@@ -132,11 +141,11 @@ async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     gateway = ConnectGateway(offload)
     processes = CodecProcesses(at_once=1)
     codecs = Codecs(processes, MessageStore())
-    routes = [pair for plan in plans(echo, codecs) for pair in gateway.routes(plan, latest=True)]
     older = [replace(plan, service=ServiceId("shop", "Echo", "v0")) for plan in plans(echo, codecs)]
-    routes += [pair for plan in older for pair in gateway.routes(plan, latest=False)]
-    app = Application(RouteTable(routes), missing=missing_route(), checks=(Identified(),))
+    app = Application(RouteTable(()), missing=missing_route(), rules=(Identified(),))
     app.offload = offload
+    newest = Offer(published(SCHEMA), tuple(plans(echo, codecs)), latest=True)
+    Gateways(app, (gateway,)).follow((newest, Offer(published(SCHEMA), tuple(older), latest=False)))()
     listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2), lane=Lane(app) if lane else None)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:

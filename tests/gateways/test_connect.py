@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from insula.calls import Principal, Reply
 from insula.edge.exchange import Head, Route
 from insula.errors import WIRE, CallerError, Code, Detail, InsulaError
-from insula.gateways.connect import Kind, kind_of, timeout_of
+from insula.gateways.connect import Kind, kind_of
+from insula.gateways.heads import timeout_ms
 from tests.gateways.conftest import MAX_BODY, Shop
 
 THING = {"name": "x"}
@@ -176,14 +177,14 @@ class TestTimeout:
     @given(st.binary(max_size=14))
     def test_any_header_is_a_time_or_refused(self, header: bytes) -> None:
         try:
-            assert 0 <= timeout_of(header, 5.0) <= 5.0
+            assert 0 <= timeout_ms(header, 5.0, "Connect-Timeout-Ms") <= 5.0
         except CallerError:
             assert not (header.isdigit() and len(header) <= 10)
 
     @pytest.mark.parametrize("header", [b"", b"-1", b"+1", b"1.5", b"1e3", b" 1", b"1_0", b"12345678901", "१".encode()])
     def test_what_is_no_number_of_ten_digits_is_refused(self, header: bytes) -> None:
         with pytest.raises(CallerError):
-            timeout_of(header, 5.0)
+            timeout_ms(header, 5.0, "Connect-Timeout-Ms")
 
 
 class TestMetadata:
@@ -368,7 +369,7 @@ async def test_who_calls_is_told_to_the_service(shop: Shop) -> None:
         def __call__(self, head: Head, _: Route) -> None:
             head.principal = Principal("ada", ("clerk",))
 
-    shop.app.checks = (Proves(),)
+    shop.app.rules = (Proves(),)
     await shop.post(THING)
     assert shop.echo.calls[0].principal == Principal("ada", ("clerk",))
 

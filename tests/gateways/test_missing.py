@@ -6,7 +6,7 @@ import pytest
 
 from insula.edge.exchange import Head
 from insula.errors import InsulaError
-from insula.gateways.missing import looks_like_a_method, missing_route
+from insula.gateways.missing import Missing, looks_like_a_method, missing_route
 
 
 @pytest.mark.parametrize(
@@ -44,10 +44,12 @@ def test_paths(path: bytes, method: bool) -> None:
 )
 def test_a_service_that_could_not_be_started_is_unavailable(path: bytes, status: int) -> None:
     route = missing_route(lambda name: "a.B.v2" if name == "a.B" else None)
+    handler = route.handler
+    assert isinstance(handler, Missing)
     head = Head("POST", path, b"", [])
     with pytest.raises(InsulaError) as refused:
-        route.handler.prepare(head)
-    answer = route.handler.refuse(head, refused.value)
+        handler.prepare(head)
+    answer = handler.refuse(head, refused.value)
     assert answer.status == status
     assert (b"insula show a.B.v2" in answer.body) == (status == 503)
 
@@ -56,10 +58,12 @@ def test_a_service_that_could_not_be_started_is_unavailable(path: bytes, status:
 def test_nothing_is_missing_while_the_server_starts(path: bytes) -> None:
     starting = True
     route = missing_route(lambda name: None, lambda: starting)
+    handler = route.handler
+    assert isinstance(handler, Missing)
     with pytest.raises(InsulaError) as caught:
-        route.handler.prepare(Head("POST", path, b"", []))
+        handler.prepare(Head("POST", path, b"", []))
     assert (caught.value.http_status, caught.value.reason, caught.value.retry_after) == (503, "starting", 1.0)
     starting = False
     with pytest.raises(InsulaError) as caught:
-        route.handler.prepare(Head("POST", path, b"", []))
+        handler.prepare(Head("POST", path, b"", []))
     assert caught.value.http_status == 404

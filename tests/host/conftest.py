@@ -10,7 +10,8 @@ from typing import Any
 
 from insula.calls import Call, Principal, ServiceId
 from insula.host.broker import Broker
-from insula.host.contract import Capability, Scope
+from insula.host.contract import Capability
+from insula.host.scope import Scope
 
 ID = ServiceId("shop", "Orders", "v1")
 
@@ -26,7 +27,7 @@ class Host:
         self, *capabilities: Capability, options: Mapping[str, Any] | None = None, of: Scope | None = None
     ) -> None:
         self.scope = of or scope()
-        granted = {each.name: each.configure(ID, (options or {}).get(each.name, {})) for each in capabilities}
+        granted = {each.name: each.configure(ID, (options or {}).get(each.name, {})).okra for each in capabilities}
         self.broker = Broker(ID, granted, frozenset({*granted, "okra.sql"}))
 
     async def raw(self, request: bytes) -> Any:

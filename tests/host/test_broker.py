@@ -12,19 +12,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.calls import ServiceId
-from insula.errors import CallerError, Code, DeadlineError
-from insula.host.broker import MAX_HOST_CALLS, MAX_MESSAGE, Broker
-from insula.host.contract import HostError, Operation, Scope
+from insula.errors import CallerError, Code, DeadlineError, LimitError
+from insula.host.broker import MAX_MESSAGE, Broker
+from insula.host.contract import Configured, HostError, Operation
 from insula.host.iterators import open_iterator
+from insula.host.scope import Scope
 from tests.host.conftest import ID, Host, scope
 
 
-class Probe:
+class Probe(Configured):
     """A capability that shows the ways in which an operation can end."""
 
     name = "test.probe"
 
-    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Configured:
+        return self
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {
             "echo": lambda scope, parameters: parameters,
             "later": lambda scope, parameters: self.later(parameters),
@@ -111,11 +116,12 @@ async def test_a_mistake_of_the_host_is_logged_and_not_told(
     assert "the password" in caplog.text
 
 
-async def test_as_many_host_calls_as_one_call_may_make(host: Host) -> None:
-    host.scope.host_calls = MAX_HOST_CALLS - 1
-    assert await host.ask("test.probe", "echo") == {}
-    assert await host.ask("test.probe", "echo") == "LIMIT_EXCEEDED"
-    assert json.loads(host.broker.next(host.scope, b'{"iteratorId":"it-1"}'))["error"]["code"] == "LIMIT_EXCEEDED"  # type: ignore[arg-type]
+def test_what_the_engine_refuses_is_told_as_any_other_refusal(host: Host) -> None:
+    told = json.loads(host.broker.refusal(LimitError("one call may make 10 host calls")))
+    assert told == {
+        "success": False,
+        "error": {"code": "LIMIT_EXCEEDED", "message": "one call may make 10 host calls"},
+    }
 
 
 async def test_next_of_what_is_not_there(host: Host) -> None:
@@ -157,12 +163,16 @@ async def test_what_is_given_up_before_its_first_step_warns_of_nothing(
     assert recwarn.list == []
 
 
-class Late:
+class Late(Configured):
     """A capability whose operations, and whose iterators, run into a deadline."""
 
     name = "test.late"
 
-    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Configured:
+        return self
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"now": self.now, "later": lambda scope, parameters: self.later(), "open": self.open}
 
     def now(self, scope: Scope, parameters: bytes) -> bytes:

@@ -12,6 +12,8 @@ from insula.host.services import HostServices
 from tests.host.conftest import Host
 
 CAPABILITY = """
+from insula.host.contract import Configured
+
 class Weather:
     name = "{name}"
 
@@ -19,7 +21,15 @@ class Weather:
         self.services = services
 
     def configure(self, service, options):
-        return {{"today": lambda scope, parameters: b'"rain at %b"' % str(service).encode()}}
+        return Today(service)
+
+class Today(Configured):
+    def __init__(self, service):
+        self.service = service
+
+    @property
+    def okra(self):
+        return {{"today": lambda scope, parameters: b'"rain at %b"' % str(self.service).encode()}}
 """
 
 
@@ -49,9 +59,9 @@ class TestStrangers:
         loaded = catalogue.load(HostServices())
         assert "acme.weather" in loaded.names
         service = ServiceId("a", "B", "v1")
-        operations = loaded.configure(service, {"acme.weather": {}, "okra.time": {}})
-        assert set(operations) == {"acme.weather", "okra.time"}
-        assert operations["acme.weather"]["today"](Host().scope, b"{}") == b'"rain at a.B.v1"'
+        made = loaded.configure(service, {"acme.weather": {}, "okra.time": {}})
+        assert set(made) == {"acme.weather", "okra.time"}
+        assert made["acme.weather"].okra["today"](Host().scope, b"{}") == b'"rain at a.B.v1"'
 
     def test_one_that_takes_a_name_that_is_taken(self, site: Path) -> None:
         install(site, "okra.log", "weather_of_tests:Weather")

@@ -14,6 +14,7 @@ from insula.edge.plain import Plain
 from insula.fields import MAX_BYTES, MAX_PAIRS
 from insula.gateways.metadata import from_guest
 from insula.host.context import ContextCapability
+from insula.host.scope import Phase
 from tests.host.conftest import ID, Host, scope
 
 
@@ -150,3 +151,14 @@ async def test_whatever_is_let_through_is_sent(fields: list[tuple[bool, str, str
     assert len(sent) == taken
     answer = Response(200, ((b"content-type", b"application/json"), *sent))
     assert checked(Head("POST", b"/", b"", []), Route(Plain(lambda _: answer), "/"), answer) is answer
+
+
+@pytest.mark.parametrize("phase", [Phase.START, Phase.DRAIN, Phase.CLOSE])
+async def test_where_nobody_calls_there_is_no_answer_to_set_headers_for(phase: Phase) -> None:
+    call = scope()
+    call.phase = phase
+    host = Host(ContextCapability(), of=call)
+    for method in ("setHeader", "setTrailer"):
+        assert await host.ask("okra.context", method, {"name": "x-a", "value": "1"}) == "UNAVAILABLE"
+    assert (call.headers, call.trailers) == ([], [])
+    assert (await host.ask("okra.context", "get"))["principal"] is None

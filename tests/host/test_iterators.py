@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from insula.calls import ServiceId
-from insula.host.contract import HostError, Operation, Scope
-from insula.host.iterators import LIFETIME, MAX_ITERATORS, close_iterators, next_chunk, open_iterator
+from insula.errors import LimitError
+from insula.host.contract import Configured, HostError, Operation
+from insula.host.iterators import LIFETIME, MAX_ITERATORS, next_chunk, open_iterator
+from insula.host.scope import MAX_ENDINGS, Scope
 from tests.host.conftest import Host, scope
 
 
@@ -66,8 +69,8 @@ async def test_as_many_as_a_call_may_have() -> None:
         open_iterator(call, numbers[-1])
     assert caught.value.code == "ITERATOR_LIMIT_EXCEEDED"
     assert [each.closed for each in numbers] == [0] * MAX_ITERATORS + [1]
-    close_iterators(call)
-    close_iterators(call)
+    call.end()
+    call.end()
     assert [each.closed for each in numbers] == [1] * (MAX_ITERATORS + 1)
 
 
@@ -86,13 +89,37 @@ async def test_one_that_fails() -> None:
     with pytest.raises(HostError, match="gone"):
         await next_chunk(call, iterator_id)
     assert numbers.closed == 1
-    assert call.iterators == {}
+    with pytest.raises(HostError, match="no iterator"):
+        await next_chunk(call, iterator_id)
+    call.end()
+    assert numbers.closed == 1
 
 
-class Rows:
+async def test_one_that_is_opened_after_the_end_is_closed() -> None:
+    call, numbers = scope(), Numbers(1)
+    call.end()
+    open_iterator(call, numbers)
+    await asyncio.sleep(0)
+    assert numbers.closed == 1
+
+
+async def test_one_that_its_scope_has_no_room_for_is_closed() -> None:
+    call, numbers = scope(), Numbers(1)
+    for _ in range(MAX_ENDINGS):
+        call.on_end(lambda: None)
+    with pytest.raises(LimitError):
+        open_iterator(call, numbers)
+    assert numbers.closed == 1
+
+
+class Rows(Configured):
     name = "test.rows"
 
-    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Configured:
+        return self
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"all": self.all}
 
     def all(self, call: Scope, parameters: bytes) -> bytes:

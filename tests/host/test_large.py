@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any
 
 import msgspec
@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from insula.calls import ServiceId
 from insula.host import broker, large
 from insula.host.broker import MAX_INLINE, MAX_MESSAGE, Broker
-from insula.host.contract import HostError, LargeOperation, Scope
+from insula.host.contract import Configured, HostError, LargeOperation, Operation
 from insula.host.guest_log import GuestLogs
 from insula.host.large import MAX_WHOLE, check_utf8, read_large
 from insula.host.log import LogCapability
 from insula.host.parameters import read
+from insula.host.scope import Scope
 from insula.shares import Shares
 from tests.host.conftest import Host
 
@@ -152,12 +153,16 @@ async def test_utf8_is_checked_whole_and_in_steps(monkeypatch: pytest.MonkeyPatc
 # The broker
 
 
-class Whole:
+class Whole(Configured):
     """`small` is an ordinary operation, `large` takes parameters of any size."""
 
     name = "test.whole"
 
-    def configure(self, _service: Any, _options: Any, /) -> Any:
+    def configure(self, _service: Any, _options: Any, /) -> Configured:
+        return self
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"small": self.size, "large": LargeOperation(self.size), "later": LargeOperation(self.later)}
 
     def size(self, scope: Scope, parameters: bytes) -> bytes:

@@ -16,7 +16,8 @@ import pytest
 from insula.calls import Call, ServiceId
 from insula.errors import PackageError
 from insula.host import parameters as module
-from insula.host.contract import HostError, Scope
+from insula.host.contract import HostError
+from insula.host.scope import Scope
 from insula.host.state import StateCapability
 from insula.storage.database import Database
 from insula.storage.state import StateRepository
@@ -28,7 +29,7 @@ class Guest:
     """A service that calls the host."""
 
     def __init__(self, capability: StateCapability, service: ServiceId = SERVICE) -> None:
-        self._operations = capability.configure(service, {})
+        self._operations = capability.configure(service, {}).okra
         self._service = service
 
     async def raw(self, method: str, parameters: bytes, seconds: float = 30) -> bytes:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from insula.errors import PackageError
 from insula.packages.config import nearest, read_config, write_config
-from insula.packages.package import LIMIT_BOUNDS, PackageConfig, ServiceLimits
+from insula.packages.deployable import LIMIT_BOUNDS, ServiceLimits
+from insula.packages.package import PackageConfig
 
 LEAST = {"name": "Greeter", "version": "1.0.0"}
 

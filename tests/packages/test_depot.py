@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from insula.errors import CallerError, Code, InsulaError, PackageError
+from insula.kinds.okra import OkraKind
 from insula.packages.depot import Depot
 from tests.packages.archives import chunks_of, honest, package
 
@@ -24,7 +25,7 @@ def files(tmp_path: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def depot(tmp_path: Path) -> Depot:
-    return Depot(tmp_path / "depot")
+    return Depot(tmp_path / "depot", [OkraKind()])
 
 
 def variant(files: dict[str, bytes], number: int) -> bytes:
@@ -46,9 +47,9 @@ async def test_adds_a_stream_and_finds_it_again(depot: Depot, files: dict[str, b
     data = package(files)
     added = await depot.add(stream(data))
     assert added.digest == hashlib.sha256(data).hexdigest()
-    assert added.folder == tmp_path / "depot" / added.digest
-    assert added.wasm.read_bytes() == files["service.wasm"]
-    assert await Depot(tmp_path / "depot").get(added.digest) == added
+    assert added.parts.folder == tmp_path / "depot" / added.digest
+    assert added.module.read_bytes() == files["service.wasm"]
+    assert await Depot(tmp_path / "depot", [OkraKind()]).get(added.digest) == added
     assert list((tmp_path / "depot" / "incoming").iterdir()) == []
 
 
@@ -65,16 +66,16 @@ async def test_its_folder_is_this_users_alone_whatever_the_umask(
 
 async def test_adds_a_file(depot: Depot, files: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "x.okra.pkg").write_bytes(package(files))
-    assert (await depot.add(tmp_path / "x.okra.pkg")).config.name == "Greeter"
+    assert (await depot.add(tmp_path / "x.okra.pkg")).parts.config.name == "Greeter"
     with pytest.raises(CallerError, match="there is no file"):
         await depot.add(tmp_path / "nowhere.okra.pkg")
 
 
 async def test_adding_again_changes_nothing(depot: Depot, files: dict[str, bytes], tmp_path: Path) -> None:
     first = await depot.add(stream(package(files)))
-    inode = first.wasm.stat().st_ino
+    inode = first.module.stat().st_ino
     assert await depot.add(stream(package(files))) == first
-    assert first.wasm.stat().st_ino == inode
+    assert first.module.stat().st_ino == inode
 
 
 async def test_many_adds_at_once(depot: Depot, files: dict[str, bytes], tmp_path: Path) -> None:
@@ -99,9 +100,9 @@ async def test_too_many_bytes_are_413(depot: Depot, files: dict[str, bytes], tmp
         await depot.add(stream(data), max_bytes=100)
     assert refused.value.http_status == 413
     with pytest.raises(CallerError, match="larger than"):
-        await Depot(tmp_path / "depot", max_bytes=len(data) - 1).add(stream(data))
+        await Depot(tmp_path / "depot", [OkraKind()], max_bytes=len(data) - 1).add(stream(data))
     assert in_depot(tmp_path / "depot") == []
-    await Depot(tmp_path / "depot", max_bytes=len(data)).add(stream(data))
+    await Depot(tmp_path / "depot", [OkraKind()], max_bytes=len(data)).add(stream(data))
 
 
 async def test_a_stream_that_breaks_leaves_nothing(depot: Depot, files: dict[str, bytes], tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ async def test_what_is_not_here_is_not_found(depot: Depot) -> None:
 
 async def test_a_damaged_package_is_told_and_mended_by_adding(depot: Depot, files: dict[str, bytes]) -> None:
     added = await depot.add(stream(package(files)))
-    added.wasm.write_bytes(b"rot")
+    added.module.write_bytes(b"rot")
     with pytest.raises(InsulaError, match=r"service\.wasm is not what was installed") as refused:
         await depot.get(added.digest)
     assert refused.value.code is Code.DATA_LOSS
@@ -176,7 +177,7 @@ async def test_sweeps_what_nobody_needs(depot: Depot, files: dict[str, bytes], t
     assert await depot.sweep({two.digest}) == sorted((one.digest, three.digest))
     assert await depot.get(two.digest) == two
     assert list((tmp_path / "depot" / "incoming").iterdir()) == []
-    assert await Depot(tmp_path / "never made").sweep(()) == []
+    assert await Depot(tmp_path / "never made", [OkraKind()]).sweep(()) == []
 
 
 async def test_a_failing_disk_is_told_without_its_paths(
@@ -211,20 +212,21 @@ async def test_everything_is_flushed_before_it_has_its_name(
     assert content.is_relative_to(tmp_path / "depot" / "incoming")
     assert {path.relative_to(content) for path in before if path.is_relative_to(content)} == {
         Path(),
-        *(path.relative_to(added.folder) for path in added.folder.rglob("*")),
+        *(path.relative_to(added.parts.folder) for path in added.parts.folder.rglob("*")),
     }
 
 
 _ON_FULL_DISK = """
 import asyncio, os, pathlib, sys
 from insula.errors import InsulaError
+from insula.kinds.okra import OkraKind
 from insula.packages.depot import Depot
 folder = pathlib.Path(sys.argv[1])
 data = pathlib.Path(sys.argv[2]).read_bytes()
 async def stream():
     yield data
 async def main():
-    depot = Depot(folder / "depot")
+    depot = Depot(folder / "depot", [OkraKind()])
     filler = open(folder / "filler", "wb", buffering=0)
     try:
         while filler.write(bytes(4096)): pass
@@ -266,6 +268,7 @@ def test_a_full_disk_is_507_and_leaves_nothing(files: dict[str, bytes], tmp_path
 
 _DYING = """
 import asyncio, os, pathlib, signal, sys
+from insula.kinds.okra import OkraKind
 from insula.packages.depot import Depot
 folder, data = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]).read_bytes()
 steps, dies_at = 0, None
@@ -280,7 +283,7 @@ sys.addaudithook(step)
 async def stream():
     yield data
 async def life():
-    depot = Depot(folder)
+    depot = Depot(folder, [OkraKind()])
     package = await depot.add(stream())
     await depot.sweep(())
 def load():  # what a first package imports, before the first child is made
@@ -296,7 +299,7 @@ while True:
     died = os.waitpid(child, 0)[1] != 0
     async def after():
         global kept
-        depot = Depot(folder)
+        depot = Depot(folder, [OkraKind()])
         for place in folder.iterdir() if folder.exists() else ():
             if place.name != "incoming":
                 await depot.get(place.name)  # whole, or it raises

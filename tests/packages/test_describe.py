@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from insula.errors import CallerError, PackageError
+from insula.packages.deployable import ServiceLimits
 from insula.packages.describe import describe, open_package
-from insula.packages.package import PackageConfig, ServiceLimits
+from insula.packages.package import PackageConfig
 from tests.packages.archives import CONFIG, honest, package
 
 

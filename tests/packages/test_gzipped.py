@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insula.errors import PackageError
+from insula.packages.deployable import MB
 from insula.packages.gzipped import Inflater, Limits, size
-from insula.packages.package import MB
 
 
 def inflate(data: bytes, limits: Limits | None = None, piece: int = 1 << 16) -> bytes:

@@ -74,9 +74,10 @@ def test_a_start_loads_nothing_heavy(settled: Package) -> None:
     """What reads an installed package imports no parser, no protobuf, no HTTP client."""
     script = (
         "import asyncio, sys, pathlib\n"
+        "from insula.kinds.okra import OkraKind\n"
         "from insula.packages.depot import Depot\n"
         "from insula.packages.sources import Sources\n"
-        f"depot = Depot(pathlib.Path({str(settled.folder.parent)!r}))\n"
+        f"depot = Depot(pathlib.Path({str(settled.folder.parent)!r}), [OkraKind()])\n"
         f"print(asyncio.run(Sources(depot).fetch('depot:sha256:{DIGEST}')).service_id)\n"
         "print([name for name in ('graphql', 'protobuf', 'httpx', 'obstore', 'tarfile') if name in sys.modules])\n"
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from insula.errors import CallerError, Code, DeadlineError, InsulaError, PackageError
+from insula.kinds.okra import OkraKind
 from insula.packages.depot import Depot
 from insula.packages.sources import SourceOptions, Sources
 from tests.packages.archives import honest, package
@@ -30,7 +31,7 @@ def file(tmp_path: Path, data: bytes) -> Path:
 
 @pytest.fixture
 def depot(tmp_path: Path) -> Depot:
-    return Depot(tmp_path / "depot")
+    return Depot(tmp_path / "depot", [OkraKind()])
 
 
 @pytest.mark.parametrize("scheme", ["file://", "FILE://", "file://localhost", "file:"])
@@ -131,7 +132,7 @@ async def test_http_where_the_operator_allows_it(depot: Depot, data: bytes) -> N
     with serving() as web:
         web.answers["/x.okra.pkg"] = body(data)
         found = await Sources(depot, SourceOptions(allow_private=True, allow_http=True)).fetch(web.url("/x.okra.pkg"))
-        assert found.config.name == "Greeter"
+        assert found.parts.config.name == "Greeter"
         web.answers["/page"] = body(b"<!doctype html>")
         with pytest.raises(PackageError, match="not a gzip file"):
             await Sources(depot, SourceOptions(allow_private=True, allow_http=True)).fetch(web.url("/page"))

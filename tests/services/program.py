@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from insula.errors import DeadlineError, GuestError, InsulaError
-from insula.wasm.contract import Exchange, Guest, Instance, RefusalError, Runner
+from insula.wasm.contract import Exchange, Guest, Instance, RefusalError, Runner, Scope
 from insula.wasm.pace import Pace
 
 Behaviour = Callable[["MemoryInstance", Any, str, bytes], "bytes | Awaitable[bytes]"]
@@ -76,6 +76,7 @@ class MemoryInstance:
         self.alive = True
         self.closed = False
         self.touched = False
+        self.home: Any = None
         self.room_at = 0
         self.room = -1
         self.number = number
@@ -121,10 +122,12 @@ class MemoryProgram:
 
     def __init__(self, behaviour: Behaviour, clock: ManualClock | None = None) -> None:
         self.calls_host = True
+        self.start_timeout = 10.0
         self.behaviour = behaviour
         self.clock = clock
         self.starting: Callable[[int], Awaitable[None] | None] = lambda number: None
         self.instances: list[MemoryInstance] = []
+        self.scopes: list[Any] = []
         self.living = 0
         self.closed = False
 
@@ -132,7 +135,8 @@ class MemoryProgram:
     def memory(self) -> int:
         return self.living
 
-    def instantiate(self) -> asyncio.Future[Instance]:
+    def instantiate(self, scope: Scope | None = None) -> asyncio.Future[Instance]:
+        self.scopes.append(scope)
         return asyncio.ensure_future(self._instantiate(len(self.instances) + 1))
 
     async def _instantiate(self, number: int) -> Instance:

@@ -9,25 +9,28 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from insula.abi.okra import OkraAbi
 from insula.calls import Call, Reply, ServiceId
 from insula.errors import Code, InsulaError
 from insula.host import catalogue
 from insula.host.grants import Grants
 from insula.host.services import HostServices
-from insula.packages.package import Package, PackageConfig, ServiceLimits
+from insula.kinds.catalogue import Kinds
+from insula.kinds.contract import Granted
+from insula.kinds.okra import OkraKind, deployable
+from insula.packages.deployable import Deployable, ServiceLimits
+from insula.packages.package import Package, PackageConfig
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.idl import parse_idl
 from insula.storage.database import Database
 from insula.storage.state import StateRepository
-from insula.wasm.contract import Guest, HostFunction, HostImport
+from insula.wasm.contract import Guest, HostImport, Module
 from tests.guests import build_c, digest
 from tests.packing import pack
 from tests.running import Live, running
@@ -65,14 +68,15 @@ KINDS = pytest.mark.parametrize("make", [sleep, call, write])
 APIS = ("okra.time", "okra.call", "okra.state")
 
 
-class Watching(OkraAbi):
+class Watching(OkraKind):
     """Notes what guests are given of the host: how often TIMEOUT, and in which calls anything after their deadline."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.told = 0
         self.late: set[str] = set()
 
-    def imports(self, functions: Mapping[str, HostFunction]) -> Sequence[HostImport]:
+    def imports(self, deployable: Deployable, module: Module, host: Granted) -> Sequence[HostImport]:
         def watched(each: HostImport) -> HostImport:
             def give(guest: Guest, answer: bytes) -> tuple[int, ...]:
                 self.told += b'"TIMEOUT"' in answer
@@ -83,22 +87,24 @@ class Watching(OkraAbi):
 
             return replace(each, give=give)
 
-        return [watched(each) for each in super().imports(functions)]
+        return [watched(each) for each in super().imports(deployable, module, host)]
 
 
-async def package(name: str) -> Package:
+async def package(name: str) -> Deployable:
     path = await asyncio.to_thread(build_c, RELAY)
     schema = parse_idl(IDL.replace("NAME", name))
-    return Package(
-        digest=name.ljust(64, "0"),
-        folder=path.parent,
-        config=PackageConfig(
-            name=name, version="1.0.0", host_apis=APIS, limits=ServiceLimits(max_instances=AT_ONCE, mailbox=AT_ONCE)
-        ),
-        schema=schema,
-        wasm=path,
-        wasm_digest=await asyncio.to_thread(digest, path),
-        descriptor=to_descriptor_set(schema),
+    return deployable(
+        Package(
+            digest=name.ljust(64, "0"),
+            folder=path.parent,
+            config=PackageConfig(
+                name=name, version="1.0.0", host_apis=APIS, limits=ServiceLimits(max_instances=AT_ONCE, mailbox=AT_ONCE)
+            ),
+            schema=schema,
+            wasm=path,
+            wasm_digest=await asyncio.to_thread(digest, path),
+            descriptor=to_descriptor_set(schema),
+        )
     )
 
 
@@ -121,7 +127,7 @@ async def town(cache: Path, tmp_path: Path) -> AsyncIterator[Town]:  # noqa: F81
     database = await Slow.open(tmp_path / "state.db")
     host = HostServices(find=town.registry.plan, state=StateRepository(database))
     found = await asyncio.to_thread(catalogue.load, host)
-    town.workshop = replace(town.workshop, catalogue=found, grants=Grants(APIS, {}), abi=Watching())
+    town.workshop = replace(town.workshop, catalogue=found, grants=Grants(APIS, {}), kinds=Kinds([Watching()]))
     for name in "AB":
         town.registry.install(await town.stage(await package(name)))
     yield town
@@ -151,7 +157,7 @@ async def test_no_guest_is_told_of_its_own_deadline(town: Town, make: Any) -> No
                 ends.append(error.code)
 
     await asyncio.gather(*(caller(range(first, CALLS, AT_ONCE)) for first in range(AT_ONCE)))
-    watching = town.workshop.abi
+    (watching,) = town.workshop.kinds
     assert isinstance(watching, Watching)
     assert watching.told == 0
     assert not watching.late & answered, "no answer of a guest that went on past its deadline"

@@ -6,24 +6,31 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from insula.abi.okra import OkraAbi
 from insula.calls import Call, Principal, Reply, ServiceId
 from insula.errors import CallerError, Code, DeadlineError, GuestError, PackageError, UnavailableError
 from insula.host import catalogue
+from insula.host.context import ContextCapability
+from insula.host.contract import Configured, Operation
 from insula.host.grants import Grants
 from insula.host.guest_log import GuestLogs
+from insula.host.log import capability as log_capability
+from insula.host.scope import Home, Scope
 from insula.host.services import HostServices
-from insula.packages.package import Package, PackageConfig, ServiceLimits
+from insula.kinds.catalogue import Kinds
+from insula.kinds.okra import OkraKind, deployable
+from insula.kinds.staging import Workshop, stage
+from insula.packages.deployable import Deployable, ServiceLimits
+from insula.packages.package import Package, PackageConfig
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.idl import parse_idl
-from insula.services.generation import Generation, Workshop, stage
+from insula.services.generation import Generation
 from insula.services.registry import Registry
 from insula.services.state import State
 from insula.transcoding.processes import CodecProcesses
@@ -74,7 +81,7 @@ class Town:
         host = HostServices(logs=logs, env={"shop.A": {"REGION": "eu"}}, find=registry.plan)
         workshop = Workshop(
             engine=engine,
-            abi=OkraAbi(),
+            kinds=Kinds([OkraKind()]),
             catalogue=await asyncio.to_thread(catalogue.load, host),
             grants=Grants(["okra.log", "okra.time", "okra.call"], {"shop.A": ["okra.env"]}),
             logs=logs,
@@ -82,7 +89,7 @@ class Town:
         )
         return cls(registry, engine, workshop)
 
-    async def stage(self, package: Package, **more: Any) -> Generation:
+    async def stage(self, package: Deployable, **more: Any) -> Generation:
         generation = await stage(package, self.workshop, **more)
         self.staged.append(generation)
         return generation
@@ -116,19 +123,21 @@ async def town(cache: Path) -> AsyncIterator[Town]:
     await town.engine.close()
 
 
-async def package(service: str, wasm: Path | None = None, **config: Any) -> Package:
+async def package(service: str, wasm: Path | None = None, **config: Any) -> Deployable:
     service_id = ServiceId.parse(service)
     header = f'@okra(namespace: "{service_id.namespace}", version: "{service_id.version}")\n'
     schema = parse_idl(header + IDL.replace("NAME", service_id.name))
     path = await asyncio.to_thread(build_c, RELAY) if wasm is None else wasm
-    return Package(
-        digest=service.ljust(64, "0"),
-        folder=path.parent,
-        config=PackageConfig(name=service_id.name, version="1.0.0", **config),
-        schema=schema,
-        wasm=path,
-        wasm_digest=await asyncio.to_thread(digest, path),
-        descriptor=to_descriptor_set(schema),
+    return deployable(
+        Package(
+            digest=service.ljust(64, "0"),
+            folder=path.parent,
+            config=PackageConfig(name=service_id.name, version="1.0.0", **config),
+            schema=schema,
+            wasm=path,
+            wasm_digest=await asyncio.to_thread(digest, path),
+            descriptor=to_descriptor_set(schema),
+        )
     )
 
 
@@ -311,6 +320,82 @@ class TestGuests:
         await asyncio.sleep(0)
         sleeping.cancel()
         assert await town.call("shop.A.v1", "echo", {"text": "free"}) == {"text": "free"}
+
+
+class Watching(Configured):
+    """A capability that notes what its instances and calls come to."""
+
+    name = "test.watching"
+
+    def __init__(self) -> None:
+        self.noted: list[str] = []
+        self.homes: list[Home] = []
+
+    def configure(self, _service: ServiceId, _options: Mapping[str, Any], /) -> Configured:
+        return self
+
+    def prepare(self, home: Home) -> None:
+        self.homes.append(home)
+        number = len(self.homes)
+        self.noted.append(f"prepare {number}")
+        home.on_end(lambda: self.noted.append(f"home {number}"))
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
+        return {"hold": self._hold, "wait": self._wait}
+
+    def _hold(self, scope: Scope, parameters: bytes) -> bytes:
+        assert scope.home in self.homes
+        scope.on_end(lambda: self.noted.append("call"))
+        return parameters
+
+    async def _wait(self, scope: Scope, parameters: bytes) -> bytes:
+        self._hold(scope, parameters)
+        await asyncio.Event().wait()
+        return parameters
+
+
+class TestScopes:
+    """Over real guests: what a capability leaves is undone, however a call and its instance end."""
+
+    @pytest.fixture
+    async def watching(self, town: Town) -> Watching:
+        watching = Watching()
+        known = (log_capability(HostServices()), watching, ContextCapability())
+        town.workshop = replace(
+            town.workshop, catalogue=catalogue.Catalogue(known), grants=Grants(["okra.log", "test.watching"])
+        )
+        await town.add("shop.A.v1", host_apis=("test.watching",), limits=ServiceLimits(max_instances=1))
+        assert watching.noted == ["prepare 1"]
+        return watching
+
+    async def test_an_answer_and_a_close(self, town: Town, watching: Watching) -> None:
+        for _ in range(2):
+            assert await town.host("shop.A.v1", "test.watching", "hold") == {}
+        assert watching.noted == ["prepare 1", "call", "call"]
+        await town.staged[0].close()
+        assert watching.noted[3:] == ["home 1"]
+
+    async def test_a_trap(self, town: Town, watching: Watching) -> None:
+        with pytest.raises(GuestError):
+            await town.call("shop.A.v1", "trap", {})
+        await town.call("shop.A.v1", "echo", {"text": "well"})
+        assert watching.noted == ["prepare 1", "home 1", "prepare 2"]
+
+    @pytest.mark.parametrize("end", ["deadline", "client", "stop"])
+    async def test_a_call_that_waits(self, town: Town, watching: Watching, end: str) -> None:
+        within = 0.05 if end == "deadline" else 30.0
+        running = asyncio.ensure_future(town.host("shop.A.v1", "test.watching", "wait", within=within))
+        await asyncio.sleep(0.01)
+        if end == "client":
+            running.cancel()
+        elif end == "stop":
+            await town.staged[0].close()
+        with pytest.raises((DeadlineError, UnavailableError, asyncio.CancelledError)):
+            await running
+        await town.staged[0].close()
+        assert watching.noted[:3] == ["prepare 1", "call", "home 1"]
+        assert watching.noted.count("call") == 1
 
 
 def invoke(service: str, method: str = "echo", text: str = "hi") -> dict[str, Any]:

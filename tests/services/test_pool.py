@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
 
 import pytest
 
+from insula.calls import ServiceId
 from insula.errors import GuestError, LimitError
 from insula.services.counts import Counts
+from insula.services.life import Life, Lives
 from insula.services.pool import Pool
 from tests.services.program import ManualClock, MemoryInstance, MemoryProgram, settle
 
 IDLE_AFTER = 60.0
+ID = ServiceId("shop", "Orders", "v1")
 
 
 class Pond:
     """A pool over the engine in memory, and what it told."""
 
-    def __init__(self, *, minimum: int = 0, maximum: int = 4) -> None:
+    def __init__(self, *, minimum: int = 0, maximum: int = 4, life: Life = Life()) -> None:  # noqa: B008
         self.clock = ManualClock()
         self.program = MemoryProgram(lambda instance, scope, method, payload: payload, self.clock)
         self.counts = Counts()
         self.told: list[BaseException | None] = []
+        self.ended = 0
         self.pool = Pool(
-            self.program,
+            Lives(ID, self.program, life, self.clock, lambda home: None),
             minimum=minimum,
             maximum=maximum,
             idle_after=IDLE_AFTER,
@@ -31,7 +37,11 @@ class Pond:
             counts=self.counts,
             ready=lambda: self.told.append(None),
             failed=self.told.append,
+            gone=self._gone,
         )
+
+    def _gone(self) -> None:
+        self.ended += 1
 
     async def start(self, count: int = 1) -> None:
         for _ in range(count):
@@ -40,6 +50,10 @@ class Pond:
 
     def numbers(self) -> list[int]:
         return [instance.number for instance in self.pool.idle if isinstance(instance, MemoryInstance)]
+
+
+def _any_scope(way: Callable[[], object], _scope: Any) -> object:
+    return way()
 
 
 async def test_what_was_used_last_is_used_next() -> None:
@@ -80,7 +94,7 @@ async def test_a_start_that_fails_whichever_way() -> None:
     pond.program.starting = later
     ways: list[Callable[[], object]] = [started, at_once, cancelled]
     for way in ways:
-        pond.program.instantiate = way  # type: ignore[method-assign, assignment]
+        pond.program.instantiate = partial(_any_scope, way)  # type: ignore[method-assign, assignment]
         pond.pool.start()
         assert pond.pool.starting == 1
         await settle()

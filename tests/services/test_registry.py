@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -8,7 +9,8 @@ from hypothesis import strategies as st
 
 from insula.calls import Call, Reply, ServiceId
 from insula.errors import CallerError, Code
-from insula.packages.package import Package
+from insula.packages.deployable import Deployable
+from insula.published import Published
 from insula.services.generation import Generation
 from insula.services.limits import InForce
 from insula.services.registry import Registry, Table
@@ -25,7 +27,7 @@ def generation(text: str) -> Generation:
         return text.encode()
 
     service = Bench(answer, ManualClock(), ServiceOptions(), service_id).service
-    return Generation(cast("Package", None), service, (), cast("InForce", None))
+    return Generation(cast("Deployable", None), Published(service_id), service, (), cast("InForce", None))
 
 
 class TestNames:
@@ -77,7 +79,7 @@ class TestNames:
             registry = Registry()
             registry.install(generation(one))
             intruder = generation(other)
-            for refuse in (registry.check, registry.install):
+            for refuse in (registry.prepare_install, registry.install):
                 with pytest.raises(CallerError) as caught:
                     refuse(intruder)
                 assert caught.value.code is Code.ALREADY_EXISTS
@@ -153,11 +155,40 @@ class TestCalls:
             assert caught.value.code is Code.UNIMPLEMENTED
 
 
+def names(table: Table) -> tuple[str, ...]:
+    return tuple(str(each.id) for each in table.generations)
+
+
 class TestFollowers:
+    def test_between_the_two_steps_nothing_has_changed(self) -> None:
+        registry = Registry()
+        seen: list[tuple[str, ...]] = []
+        registry.follow(lambda table: lambda: seen.append(names(table)))
+        flip = registry.prepare_install(generation("shop.Orders.v1"))
+        assert (registry.generations, seen) == ((), [()])
+        assert flip() is None
+        assert seen[-1] == ("shop.Orders.v1",)
+        remove = registry.prepare_removal("shop.Orders.v1")
+        other = registry.prepare_install(generation("shop.Stock.v1"))
+        remove()
+        with pytest.raises(RuntimeError, match="has changed"):
+            other()
+
+    def test_one_that_fails_to_follow_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        registry = Registry()
+        seen: list[tuple[str, ...]] = []
+        broken = [0]
+        registry.follow(lambda table: lambda: print(1 // len(broken)))
+        registry.follow(lambda table: lambda: seen.append(names(table)))
+        broken.clear()
+        registry.install(generation("shop.Orders.v1"))
+        assert seen[-1] == ("shop.Orders.v1",)
+        assert "a follower of the registry failed" in caplog.text
+
     def test_they_see_each_table_whole(self) -> None:
         registry = Registry()
         seen: list[tuple[str, ...]] = []
-        stop = registry.on_change(lambda table: seen.append(tuple(str(each.id) for each in table.generations)))
+        stop = registry.follow(lambda table: lambda: seen.append(names(table)))
         registry.install(generation("shop.Orders.v1"))
         registry.install(generation("shop.Orders.v2"))
         registry.remove("shop.Orders.v1")
@@ -168,7 +199,7 @@ class TestFollowers:
     def test_several_at_once_are_one_table_or_none(self) -> None:
         registry = Registry()
         seen: list[tuple[str, ...]] = []
-        registry.on_change(lambda table: seen.append(tuple(str(each.id) for each in table.generations)))
+        registry.follow(lambda table: lambda: seen.append(names(table)))
         registry.install(generation("shop.Stock.v1"))
         registry.fill([generation("shop.Orders.v1"), generation("shop.Orders.v2")])
         with pytest.raises(CallerError):
@@ -184,12 +215,13 @@ class TestFollowers:
         registry = Registry()
         seen: list[Table] = []
 
-        def refuse(table: Table) -> None:
+        def refuse(table: Table) -> Callable[[], None]:
             if len(table.generations) > 1:
                 raise CallerError("no room", code=Code.ALREADY_EXISTS)
+            return lambda: None
 
-        registry.on_change(seen.append)
-        registry.on_change(refuse)
+        registry.follow(lambda table: lambda: seen.append(table))
+        registry.follow(refuse)
         registry.install(generation("shop.Orders.v1"))
         before = registry.table
         with pytest.raises(CallerError, match="no room"):

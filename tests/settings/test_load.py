@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.errors import ConfigurationError
-from insula.packages.package import LIMIT_BOUNDS, ServiceLimits
+from insula.packages.deployable import LIMIT_BOUNDS, ServiceLimits
 from insula.settings import Secret, Settings, load
 from insula.settings.layers import dotenv_layer
 from insula.settings.load import real_keys

@@ -18,7 +18,7 @@ from insula.errors import (
     PackageError,
     UnavailableError,
 )
-from insula.wasm.contract import Engine, Guest, HostImport, Limits, RefusalError, Signature, WasiOptions
+from insula.wasm.contract import Engine, Guest, HostImport, Limits, Program, RefusalError, Signature, WasiOptions
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
 from tests.wasm.rig import Rig
@@ -288,6 +288,11 @@ async def test_closing_the_engine_ends_everything(engine: Engine) -> None:
 # Host functions
 
 
+class Scope:
+    def __init__(self) -> None:
+        self.host_calls = 0
+
+
 async def test_a_host_function_sees_the_scope_and_answers_now_or_later(rig: Rig) -> None:
     seen: list[Any] = []
 
@@ -301,10 +306,73 @@ async def test_a_host_function_sees_the_scope_and_answers_now_or_later(rig: Rig)
 
     rig.answer = answer
     instance = await rig.instance()
-    assert await rig.on_instance(instance, "host", b"now", scope="one") == b"3"
-    assert await rig.on_instance(instance, "host", b"later", scope="two") == b"10"
-    assert seen == [("one", b"now"), ("two", b"later")]
+    one, two = Scope(), Scope()
+    assert await rig.on_instance(instance, "host", b"now", scope=one) == b"3"
+    assert await rig.on_instance(instance, "host", b"later", scope=two) == b"10"
+    assert seen == [(one, b"now"), (two, b"later")]
+    assert (one.host_calls, two.host_calls) == (1, 1)
     instance.close()
+
+
+class TestHostCalls:
+    """The engine counts them, whatever the binding does."""
+
+    GUEST = """(module (import "t" "h" (func $h (result i32))) (memory (export "memory") 1)
+        (func $allocate (export "allocate") (param i32) (result i32) (i32.const 8))
+        (func (export "_initialize") (drop (call $h)))
+        (func (export "go") (result i32) (local $n i32) (local $sum i32)
+          (loop (local.set $sum (i32.add (local.get $sum) (call $h)))
+            (br_if 0 (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 10))))
+          (local.get $sum)))"""
+
+    async def program(self, engine: Engine, most: int, **more: Any) -> Program:
+        path = wat(self.GUEST)
+        signature = Signature((), ("i32",))
+        offered = HostImport(
+            "t", "h", signature, lambda g, a: (), lambda s, r: 1, lambda g, a: (a,), answers=(int,), **more
+        )
+        module = await engine.load(path, digest(path))
+        return engine.link(module, [offered], Limits(host_calls=most), WasiOptions())
+
+    async def go(self, program: Program, scope: Scope) -> bytes:
+        instance = await program.instantiate(Scope())
+        answer = program.runner(Steps("go"))(instance, b"", scope, time.monotonic() + 10)
+        try:
+            return answer if isinstance(answer, bytes) else await answer
+        finally:
+            instance.close()
+
+    async def test_each_entry_may_make_so_many(self, engine: Engine) -> None:
+        program = await self.program(engine, 10)
+        for _ in range(2):
+            scope = Scope()
+            assert await self.go(program, scope) == b"10"
+            assert scope.host_calls == 10
+
+    async def test_one_more_is_told_as_the_binding_tells_it(self, engine: Engine) -> None:
+        refused: list[InsulaError] = []
+
+        def refuse(error: InsulaError) -> int:
+            refused.append(error)
+            return 100
+
+        program = await self.program(engine, 8, refuse=refuse)
+        assert await self.go(program, Scope()) == b"208"
+        assert [(error.reason, error.code) for error in refused] == [("host_calls", Code.RESOURCE_EXHAUSTED)] * 2
+
+    async def test_or_ends_the_guest(self, engine: Engine) -> None:
+        program = await self.program(engine, 9)
+        with pytest.raises(LimitError, match="one call may make 9 host calls"):
+            await self.go(program, Scope())
+
+    async def test_a_start_is_such_an_entry(self, engine: Engine) -> None:
+        program = await self.program(engine, 10)
+        scope = Scope()
+        (await program.instantiate(scope)).close()
+        assert scope.host_calls == 1
+        program = await self.program(engine, 0)
+        with pytest.raises(LimitError, match="host calls"):
+            await program.instantiate(Scope())
 
 
 @pytest.mark.parametrize("later", [False, True])

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -232,7 +233,8 @@ async def test_what_waits_for_the_host_takes_no_thread(floor: Floor, kind: str) 
         "future": lambda: gate,
         "awaitable": Odd,
     }[kind]
-    call = guest.later("ask", pace=pace, scope="mine")
+    mine = SimpleNamespace(host_calls=0)
+    call = guest.later("ask", pace=pace, scope=mine)
     assert (floor.schedule.running, len(floor.schedule.tasks), floor.workers.busy) == (1, 1, 0)
     assert not floor.schedule.quiet
     assert guest.instance.inline
@@ -241,7 +243,7 @@ async def test_what_waits_for_the_host_takes_no_thread(floor: Floor, kind: str) 
     gate.set_result(b"123")
     assert await call == b"3"
     assert floor.schedule.quiet
-    assert floor.scopes == ["mine"]
+    assert floor.scopes == [mine]
     assert "missed" not in pace.said
     assert await whole(lambda: guest.start("one")) == b"1"
 
@@ -249,10 +251,10 @@ async def test_what_waits_for_the_host_takes_no_thread(floor: Floor, kind: str) 
 async def test_what_takes_longer_than_its_slice_goes_on_in_a_worker(floor: Floor) -> None:
     guest, pace = await Guest.of(await floor.program()), Watched()
     inline: list[tuple[bool, bool]] = []
-    floor.on_spin = lambda instance: inline.append(
-        (threading.current_thread() is threading.main_thread(), instance.inline)
+    floor.on_spin = lambda _: inline.append(
+        (threading.current_thread() is threading.main_thread(), guest.instance.inline)
     )
-    call = guest.later("spin", pace=pace, scope=guest.instance)
+    call = guest.later("spin", pace=pace)
     assert floor.workers.busy == 1
     await until(lambda: floor.in_workers > 100)
     floor.go.set()

@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import Any
 
 import pytest
 
 from insula.abi.okra import OkraAbi
-from insula.calls import ServiceId
+from insula.calls import Call, ServiceId
 from insula.errors import GuestError, PackageError
 from insula.host.broker import Broker
+from insula.host.scope import Home, Phase, Scope
 from insula.wasm.contract import Engine, Limits, Program, Signature, WasiOptions
 from insula.wasm.wasi import MODULE
 from tests.guests import digest, wat
 from tests.wasm.test_contract import Steps, run
+
+SERVICE = ServiceId("test", "Early", "v1")
 
 ALLOCATE = """
   (global $next (mut i32) (i32.const 1024))
@@ -33,7 +37,7 @@ ALLOCATE = """
 
 async def okra(engine: Engine, text: str, *, waits: bool = False) -> Program:
     """A program of okra's ABI, over a broker without a single capability."""
-    broker = Broker(ServiceId("test", "Early", "v1"), {}, frozenset({"okra.log"}))
+    broker = Broker(SERVICE, {}, frozenset({"okra.log"}))
     functions: dict[str, Any] = dict(broker.functions())
 
     async def later(scope: Any, request: bytes) -> bytes:
@@ -117,18 +121,22 @@ async def test_a_start_function_that_fails_is_a_start_that_failed(engine: Engine
         await program.instantiate()
 
 
-async def test_an_initialiser_that_calls_the_host_is_told_that_there_is_no_call(
-    engine: Engine, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("waits", [False, True])
+async def test_an_initialiser_that_calls_the_host_is_answered(
+    engine: Engine, waits: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """There is a scope while an instance starts; here nothing is granted, so that is what the guest is told."""
     for call in ("run_host_api", "next"):
-        program = await okra(engine, module(call, '(func (export "_initialize") (call $ask))'))
-        instance = await program.instantiate()
+        program = await okra(engine, module(call, '(func (export "_initialize") (call $ask))'), waits=waits)
+        scope = Scope(SERVICE, Call(SERVICE, "", b"", time.monotonic() + 10.0), Home(SERVICE), Phase.START)
+        instance = await program.instantiate(scope)
+        assert scope.host_calls == 1
         abi = OkraAbi()
         exports = {"handle_request": Signature()}
         answer = program.runner(abi.exchange(exports, "m", 0))(instance, b"{}", None, 1e12)
         told = answer if isinstance(answer, bytes) else await answer
-        assert b'"code":"UNAVAILABLE"' in told
-        assert b"_initialize" in told
+        refused = {"run_host_api": b"POLICY_DENIED", "next": b"INVALID_PARAMETERS"}[call]
+        assert told == b"{}" if waits else b'"code":"%b"' % refused in told
         instance.close()
     assert not caplog.records
 
@@ -158,6 +166,7 @@ DYING = {
 
 SCRIPT = """
 import sys
+import time
 import wasmtime
 from insula.errors import InsulaError
 from insula.wasm.machine import machine

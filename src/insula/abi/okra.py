@@ -18,12 +18,12 @@ A refusal is an answer: the guest goes on. Memory that it cannot give, or a resu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from insula.errors import Code, GuestError, LimitError, PackageError, code_named
+from insula.abi.memory import no_room
+from insula.errors import Code, GuestError, InsulaError, LimitError, PackageError, code_named
 from insula.wasm.contract import Exchange, Guest, HostFunction, HostImport, OverranError, RefusalError, Signature
 from insula.wasm.pace import Pace
 
@@ -79,10 +79,13 @@ class OkraAbi:
                 "service.wasm exports no memory; it should export its own as `memory`", reason="missing_export"
             )
 
-    def imports(self, functions: Mapping[str, HostFunction]) -> Sequence[HostImport]:
-        """The imports of module `okra`, over `run_host_api` and `next` by those names."""
+    def imports(
+        self, functions: Mapping[str, HostFunction], refuse: Callable[[InsulaError], bytes] | None = None
+    ) -> Sequence[HostImport]:
+        """The imports of module `okra`, over `run_host_api` and `next` by those names. `refuse` tells a refusal of the
+        engine's in the shape of an answer."""
         return [
-            HostImport("okra", name, _HOST_CALL, _take, function, _give, ("allocate", _give_at))
+            HostImport("okra", name, _HOST_CALL, _take, function, _give, ("allocate", _give_at), refuse=refuse)
             for name, function in functions.items()
             if name in ("run_host_api", "next")
         ]
@@ -107,8 +110,8 @@ class _SixCalls:
 
     def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:
         name = self._method
-        method = guest.put_in("allocate", name, True) or _short(guest, "allocate", len(name))
-        taken = guest.put_in("allocate", payload) or _short(guest, "allocate", len(payload))
+        method = guest.put_in("allocate", name, True) or no_room(guest, "allocate", len(name))
+        taken = guest.put_in("allocate", payload) or no_room(guest, "allocate", len(payload))
         return method, len(name), taken, len(payload)
 
     def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
@@ -147,7 +150,7 @@ class _OneCall:
         length = len(payload)
         if length > guest.room:
             size = max(length, FIRST_BUFFER)
-            guest.room_at = guest.first_call("insula_input", size) or _short(guest, "insula_input", size)
+            guest.room_at = guest.first_call("insula_input", size) or no_room(guest, "insula_input", size)
             guest.room = size
         guest.write(guest.room_at, payload)
         return self.number, length
@@ -183,12 +186,6 @@ def _refusal(text: bytes) -> RefusalError:
     return RefusalError(answer.error[:MAX_ERROR_TEXT], code=code_named(answer.code))
 
 
-def _short(guest: Guest, export: str, size: int) -> NoReturn:
-    """The guest gave 0, which is no memory."""
-    what = f"the guest has no memory for {max(1, size)} bytes"
-    raise guest.shortage(what) or GuestError(f"{what}, though no growth was refused: its {export} answered 0")
-
-
 def _take(guest: Guest, args: tuple[int, ...]) -> bytes | None:
     """A host call's request; None, which the guest reads as (0, 0), where it is too large or not there."""
     try:
@@ -198,12 +195,12 @@ def _take(guest: Guest, args: tuple[int, ...]) -> bytes | None:
 
 
 def _give(guest: Guest, answer: bytes) -> tuple[int, ...]:
-    return guest.put_in("allocate", answer) or _short(guest, "allocate", len(answer)), len(answer)
+    return guest.put_in("allocate", answer) or no_room(guest, "allocate", len(answer)), len(answer)
 
 
 def _give_at(guest: Guest, answer: bytes, pointer: int) -> tuple[int, ...]:
     if not pointer:
-        _short(guest, "allocate", len(answer))
+        no_room(guest, "allocate", len(answer))
     guest.write(pointer, answer)
     return pointer, len(answer)
 

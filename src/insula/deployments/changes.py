@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from insula.packages.deployable import Deployable
 from insula.packages.describe import large_memory
-from insula.packages.package import Package
+from insula.published import Published, PublishedMethod
 from insula.services.limits import SERVER, InForce, shown
 
 #: What is said of a service that was stopped and is started again with the package that it had.
@@ -13,10 +14,13 @@ STARTED = "the package that is deployed, which was stopped, is started again"
 
 
 class Side(Protocol):
-    """What runs, or would run: a package and the limits that are in force for it."""
+    """What runs, or would run: a deployable, what it publishes, and the limits that are in force for it."""
 
     @property
-    def package(self) -> Package: ...
+    def deployable(self) -> Deployable: ...
+
+    @property
+    def published(self) -> Published: ...
 
     @property
     def limits(self) -> InForce: ...
@@ -25,7 +29,7 @@ class Side(Protocol):
 def describe(new: Side, old: Side | None) -> list[str]:
     """The differences that an operator decides by, one sentence each; one sentence where there are none. Then what of the
     limits is not as the package has it."""
-    return [*_package(new.package, old.package if old else None, _limits(new, old)), *limits(new.limits)]
+    return [*_parts(new, old, _limits(new, old)), *limits(new.limits)]
 
 
 def limits(force: InForce) -> list[str]:
@@ -48,41 +52,47 @@ def _limits(new: Side, old: Side | None) -> list[str]:
     ]
 
 
-def _package(new: Package, old: Package | None, changed: list[str]) -> list[str]:
+def _parts(new: Side, old: Side | None, changed: list[str]) -> list[str]:
     if old is None:
-        return [f"a new service with {_count(len(new.schema.service.methods), 'method')}"]
-    if new.digest == old.digest:
+        return [f"a new service with {_count(len(new.published.methods), 'method')}"]
+    deployable, former = new.deployable, old.deployable
+    if deployable.digest == former.digest:
         return ["the same package: the service is started afresh", *changed]
     lines = []
-    if new.config.version != old.config.version:
-        lines.append(f"version {old.config.version} becomes {new.config.version}")
-    before = {method.name: method for method in old.schema.service.methods}
-    after = {method.name: method for method in new.schema.service.methods}
-    lines += [f"method {name} is new" for name in after if name not in before]
+    if deployable.version != former.version:
+        lines.append(f"version {former.version} becomes {deployable.version}")
+    lines += _methods(new.published, old.published)
+    lines += [f"asks for {api}" for api in deployable.host_apis if api not in former.host_apis]
+    lines += [f"no longer asks for {api}" for api in former.host_apis if api not in deployable.host_apis]
+    if deployable.options != former.options:
+        lines.append("what it asks of its host APIs is different")
+    lines += changed
+    if deployable.module_digest != former.module_digest:
+        lines.append("the code is different")
+    return lines or ["the package is different, what it does and asks for is not"]
+
+
+def _methods(new: Published, old: Published) -> list[str]:
+    before = {method.name: method for method in old.methods}
+    after = {method.name: method for method in new.methods}
+    lines = [f"method {name} is new" for name in after if name not in before]
     lines += [f"method {name} is gone: its callers will get unimplemented" for name in before if name not in after]
     lines += [
         f"method {name} changes from {_shape(before[name])} to {_shape(after[name])}"
         for name in after
         if name in before and _shape(before[name]) != _shape(after[name])
     ]
-    types = {kind.name: kind for kind in old.schema.types}
+    types = {kind.name: kind for kind in old.schema.types} if old.schema else {}
     lines += [
         f"type {kind.name} has other fields"
-        for kind in new.schema.types
+        for kind in (new.schema.types if new.schema else ())
         if kind.name in types and types[kind.name] != kind
     ]
-    lines += [f"asks for {api}" for api in new.config.host_apis if api not in old.config.host_apis]
-    lines += [f"no longer asks for {api}" for api in old.config.host_apis if api not in new.config.host_apis]
-    if new.config.grants != old.config.grants:
-        lines.append("what it asks of its host APIs is different")
-    lines += changed
-    if new.wasm_digest != old.wasm_digest:
-        lines.append("the code is different")
-    return lines or ["the package is different, what it does and asks for is not"]
+    return lines
 
 
-def _shape(method: object) -> str:
-    return f"({getattr(method, 'input_type', '')}) -> {getattr(method, 'output_type', '')}"
+def _shape(method: PublishedMethod) -> str:
+    return f"({method.input}) -> {method.output}"
 
 
 def _count(number: int, noun: str) -> str:

@@ -1,51 +1,73 @@
-"""What the admin API and the command line see of deployments."""
+"""What the admin API and the command line see of deployments. The structs are what is answered; what `Meta` says of their
+fields is in the API's OpenAPI document."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol, TypeAlias
 
 import msgspec
+from msgspec import Meta
+
+_Id: TypeAlias = Annotated[str, Meta(examples=["shop.Orders.v1"])]
+_Path: TypeAlias = Annotated[str, Meta(examples=["/shop.Orders/place"])]
+_Version: TypeAlias = Annotated[str, Meta(description="version of the package", examples=["1.0.0"])]
+_Digest: TypeAlias = Annotated[
+    str,
+    Meta(
+        description="of the package: sha256: and 64 hexadecimal digits",
+        examples=["sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"],
+    ),
+]
 
 
 class Step(msgspec.Struct, frozen=True):
     """One step of a deploy and its time in ms: `read`, `checked`, `compiled`, `ready`, and unless it is a plan `written`
     and `live`."""
 
-    name: str
-    ms: float
+    name: Annotated[str, Meta(examples=["compiled"])]
+    ms: Annotated[float, Meta(description="how long it took", examples=[41.5])]
 
 
 class Deployed(msgspec.Struct, frozen=True):
     """The answer to a deploy. `status` is `deployed`, `planned` or `started`; `endpoints` are the shortest paths that
     lead to it; `changes` says in plain words what is (or would be) different from what runs now."""
 
-    service_id: str
-    status: str
-    endpoints: list[str]
-    digest: str
-    version: str
+    service_id: _Id
+    status: Annotated[str, Meta(extra_json_schema={"enum": ["deployed", "planned", "started"]})]
+    endpoints: Annotated[
+        list[_Path],
+        Meta(description="the path of each method; with the version in it where another version is the latest"),
+    ]
+    digest: _Digest
+    version: _Version
     source: str
-    changes: list[str] = []
+    changes: Annotated[
+        list[str], Meta(description="what is, or would be, different from what runs now, in plain words")
+    ] = []
     steps: list[Step] = []
 
 
 class Listed(msgspec.Struct, frozen=True):
-    """One deployed service in the list. `deployed_at` is RFC 3339 in UTC; `version` is okra.json's; `last_error` is why it
+    """One deployed service in the list. `deployed_at` is RFC 3339 in UTC; `version` is its author's; `last_error` is why it
     is stopped, or what an instance of it failed by last."""
 
-    id: str
+    id: _Id
     source: str
-    deployed_at: str
-    state: str
-    digest: str
-    version: str
-    last_error: str | None = None
+    deployed_at: Annotated[str, Meta(description="RFC 3339, UTC", examples=["2026-01-31T12:00:00Z"])]
+    state: Annotated[str, Meta(description="starting, ready, degraded, draining or stopped", examples=["ready"])]
+    digest: _Digest
+    version: _Version
+    last_error: Annotated[
+        str | None, Meta(description="why it is stopped, or what an instance of it failed by last")
+    ] = None
 
 
 class Method(msgspec.Struct, frozen=True):
+    """One method of a service."""
+
     name: str
-    endpoint: str
+    endpoint: _Path
     input: str
     output: str
     read_only: bool
@@ -57,16 +79,16 @@ class Shown(Listed, frozen=True):
     """One deployed service in full. `limits` are those in force; `limits_from` says of each that is not the package's own
     where it comes from."""
 
-    latest: bool = False
-    endpoints: list[str] = []
+    latest: Annotated[bool, Meta(description="whether paths without a version lead here")] = False
+    endpoints: list[_Path] = []
     methods: list[Method] = []
     host_apis: list[str] = []
     grants: dict[str, Any] = {}
-    limits: dict[str, Any] = {}
-    limits_from: dict[str, str] = {}
+    limits: Annotated[dict[str, Any], Meta(description="the limits in force")] = {}
+    limits_from: Annotated[dict[str, str], Meta(description="where each comes from that is not the package's own")] = {}
     instances: dict[str, int] = {}
     mailbox: dict[str, int] = {}
-    previous: list[str] = []
+    previous: Annotated[list[str], Meta(description="digests that a rollback goes back to, nearest first")] = []
 
 
 class Deployments(Protocol):

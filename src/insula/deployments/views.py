@@ -13,28 +13,27 @@ def show(listed: Listed, generation: Generation | None, *, latest: bool, previou
     base = msgspec.structs.asdict(listed)
     if generation is None:
         return Shown(**base, previous=previous)
-    package, service = generation.package, generation.service
-    endpoints = package.endpoints(latest=latest)
-    signatures = {method.name: method for method in package.schema.service.methods}
+    deployable, service = generation.deployable, generation.service
+    endpoints = generation.published.endpoints(latest=latest)
     methods = [
         Method(
-            name=plan.method,
+            name=method.name,
             endpoint=endpoint,
-            input=signatures[plan.method].input_type,
-            output=signatures[plan.method].output_type,
-            read_only=plan.read_only,
-            authenticated=plan.policy.authenticated,
-            doc=plan.doc,
+            input=method.input,
+            output=method.output,
+            read_only=method.read_only,
+            authenticated=method.policy.authenticated,
+            doc=method.doc,
         )
-        for plan, endpoint in zip(generation.plans, endpoints, strict=True)
+        for method, endpoint in zip(generation.published.methods, endpoints, strict=False)  # other paths follow
     ]
     return Shown(
         **base,
         latest=latest,
         endpoints=endpoints,
         methods=methods,
-        host_apis=list(package.config.host_apis),
-        grants={api: dict(options) for api, options in package.config.grants.items()},
+        host_apis=list(deployable.host_apis),
+        grants={api: dict(options) for api, options in deployable.options.items()},
         limits=generation.limits.values(),
         limits_from=generation.limits.elsewhere(),
         instances=service.instances(),

@@ -1,26 +1,100 @@
-"""The rules of who comes in, as an ordered tuple of plain synchronous checks: the one place for every gateway.
+"""Admission: the ordered list of rules that stands before every route, whichever road a request comes by.
 
-A check sees the head and the route and answers a refusal or nothing; it waits for nothing. A check that proves who calls
-puts the principal on the head. Each is asked at every request, before any of the body is read, by whichever road the
-request came in; but the lane asks only those that `concern` the route, which follows from the route alone. A rule that
-begins to hold, such as `Draining`, is put before the others by assignment (`Application.checks`).
+A rule sees the head and the route, before any of the body is read. It lets the request in (None), refuses it (an error), or
+has to wait for what only a store or a peer knows (an awaitable of either). It may put the principal that it has proved on
+the head, and fields that the answer is to have (`Head.fields`): refusals have them too. The rules after one that waits are
+asked once it is done. The lane never waits: it hands such a request to the ordinary road, where the time is bounded by the
+route's timeout, counted from when the head came.
+
+A rule is asked only on routes that it concerns, which follows from the route alone: other routes pay nothing for it. A rule
+that begins to hold, such as `Draining`, is put before the others by assignment (`Application.rules`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Awaitable, Coroutine, Sequence
+from time import monotonic
+from typing import Any, Protocol, TypeAlias
 
-from insula.edge.exchange import Check, Head, Route
-from insula.errors import Code, InsulaError, UnavailableError
+from insula.authorisation import authorise, is_open
+from insula.edge.exchange import Head, HttpError, Response, Route
+from insula.errors import DeadlineError, InsulaError, UnavailableError
+
+#: What a rule says: nothing lets in, an error refuses, an awaitable of either is waited for.
+Verdict: TypeAlias = "InsulaError | Awaitable[InsulaError | None] | None"
+#: A request that waits for a rule: the first refusal of it and the rules after it.
+Waiting: TypeAlias = "Coroutine[Any, Any, InsulaError | None]"
 
 
-def admit(checks: Iterable[Check], head: Head, route: Route) -> InsulaError | None:
-    """The first refusal, or None where every check lets the request in."""
-    for check in checks:
-        refusal = check(head, route)
-        if refusal is not None:
-            return refusal
+class Rule(Protocol):
+    """One rule: a quick synchronous function, called on the event loop."""
+
+    def concerns(self, route: Route) -> bool:
+        """Whether it may ever refuse, prove or add anything on this route."""
+
+    def __call__(self, head: Head, route: Route, /) -> Verdict: ...
+
+
+def concerning(rules: Sequence[Rule], route: Route) -> tuple[Rule, ...]:
+    """The rules that concern a route, in order."""
+    return tuple(rule for rule in rules if rule.concerns(route))
+
+
+def admit(rules: Sequence[Rule], head: Head, route: Route) -> InsulaError | Waiting | None:
+    """What the rules that concern the route say: the first refusal; None where every rule lets the request in; a coroutine,
+    to be awaited in any case, where one has to wait."""
+    for place, rule in enumerate(rules):
+        verdict = rule(head, route)
+        if verdict is not None:
+            if isinstance(verdict, InsulaError):
+                return verdict
+            return _after(verdict, rules[place + 1 :], head, route)
     return None
+
+
+async def _after(verdict: Awaitable[InsulaError | None], rest: Sequence[Rule], head: Head, route: Route) -> Any:
+    refusal = await verdict
+    if refusal is not None:
+        return refusal
+    more = admit(rest, head, route)
+    return more if more is None or isinstance(more, InsulaError) else await more
+
+
+async def waited(waiting: Waiting, head: Head, route: Route) -> None:
+    """Waits for the rules; raises their refusal, or DeadlineError where the route's time is over first. Nothing is read
+    meanwhile."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout_at(loop.time() + head.received + route.timeout - monotonic()) as clock:
+            refusal = await waiting
+    except TimeoutError:
+        if not clock.expired():
+            raise
+        raise DeadlineError("the time for this request was over before it was known whether it may be made") from None
+    if refusal is not None:
+        raise refusal
+
+
+async def enter(rules: Sequence[Rule], head: Head, route: Route) -> Response | None:
+    """Admission as the ordinary road has it: the rules, then the methods of the route. The answer to OPTIONS, or None for a
+    request that goes on; raises the refusal."""
+    verdict = admit(concerning(rules, route), head, route)
+    if verdict is not None:
+        if isinstance(verdict, InsulaError):
+            raise verdict
+        await waited(verdict, head, route)
+    methods = route.methods
+    if not methods or head.method in methods:
+        return None
+    implied = methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+    allow = (b"allow", b", ".join(sorted(method.encode() for method in implied)))
+    if head.method == "OPTIONS":
+        return Response(204, (allow,))
+    takes = f"it takes {' and '.join(sorted(methods))}"
+    if "POST" in methods:
+        takes += "; with curl, -d '{}' makes a POST"
+    raise HttpError(f"this path does not answer {head.method}", 405, hint=takes, fields=(allow,))
 
 
 class Draining:
@@ -34,31 +108,21 @@ class Draining:
         """All but those that always answer."""
         return route.label not in self._always
 
-    def __call__(self, _: Head, route: Route) -> InsulaError | None:
-        if route.label in self._always:
-            return None
+    def __call__(self, _: Head, __: Route) -> InsulaError | None:
         return UnavailableError(
             "the server is stopping", reason="draining", hint="try again shortly", retry_after=self._retry_after
         )
 
 
 class Identified:
-    """Refuses a route that needs an identity where no check before this one has proved any, or not the role."""
+    """Refuses a call that needs an identity where no rule before this one has proved any, or not the role. A request with
+    a method that the route does not take calls nothing: it gets its 405."""
 
     def concerns(self, route: Route) -> bool:
         """A route that asks for an identity."""
-        return route.policy.authenticated or bool(route.policy.roles)
+        return not is_open(route.policy)
 
     def __call__(self, head: Head, route: Route) -> InsulaError | None:
-        if not self.concerns(route):
+        if route.methods and head.method not in route.methods:
             return None
-        if head.principal is None:
-            return InsulaError(
-                "this method needs an identity",
-                code=Code.UNAUTHENTICATED,
-                hint="send a token as Authorization: Bearer; this server has no way yet to prove one",
-            )
-        roles = route.policy.roles
-        if roles and not set(roles) & set(head.principal.roles):
-            return InsulaError("this identity has none of the roles that the method needs", code=Code.PERMISSION_DENIED)
-        return None
+        return authorise(route.policy, head.principal)

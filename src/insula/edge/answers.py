@@ -13,7 +13,7 @@ from typing import NamedTuple
 from insula.edge.compression import CODINGS, preferred
 from insula.edge.exchange import Head, Response, Route
 from insula.edge.rest import refusal
-from insula.errors import Code, GuestError, InsulaError, forget_frames
+from insula.errors import Code, GuestError, InsulaError, UnavailableError, forget_frames
 from insula.fields import fault
 
 _log = logging.getLogger("insula.edge")
@@ -36,6 +36,13 @@ _COMPRESSIBLE = (
 )
 #: Fields of an answer that are remembered once they were checked: what a service answers has the same few each time.
 _REMEMBERED = 4
+
+
+class CutOffError(UnavailableError):
+    """The server stops, and the grace of this request is over."""
+
+    def __init__(self) -> None:
+        super().__init__("the server stopped before there was an answer", retry_after=1.0)
 
 
 class Fields(NamedTuple):
@@ -102,7 +109,8 @@ def failed(head: Head, route: Route, error: Exception) -> Response:
 
 
 def _refused(head: Head, route: Route, error: InsulaError) -> Response:
-    """The error in the shape of the route's protocol, with the headers that HTTP asks for beside it."""
+    """The error in the shape of the route's protocol, with the headers that HTTP asks for beside it, unless that has its
+    own."""
     try:
         response = route.handler.refuse(head, error)
     except Exception:
@@ -113,9 +121,10 @@ def _refused(head: Head, route: Route, error: InsulaError) -> Response:
         _log.error("%s gave an error that cannot be sent: %s (request %s)", route.label, wrong, head.request_id)
         response = refusal(head, GuestError("the service gave an answer that cannot be sent"))
     extra: list[tuple[bytes, bytes]] = []
-    if error.retry_after is not None:
+    said = {name for name, _ in response.headers}
+    if error.retry_after is not None and b"retry-after" not in said:
         extra.append((b"retry-after", b"%d" % max(1, round(error.retry_after))))
-    if error.code is Code.UNAUTHENTICATED and response.status == 401:
+    if error.code is Code.UNAUTHENTICATED and response.status == 401 and b"www-authenticate" not in said:
         extra.append((b"www-authenticate", b"Bearer"))
     return Response(response.status, (*response.headers, *extra), response.body) if extra else response
 
@@ -134,8 +143,8 @@ def negotiated(head: Head, response: Response) -> tuple[bool, bytes | None]:
 def finished(
     head: Head, response: Response, varies: bool, coding: bytes | None
 ) -> tuple[tuple[tuple[bytes, bytes], ...], bytes]:
-    """The fields that the edge adds to an answer, and its body as it goes out. Compresses here and now."""
-    added: list[tuple[bytes, bytes]] = [(b"vary", b"accept-encoding")] if varies else []
+    """The fields that rules and the edge add to an answer, and its body as it goes out. Compresses here and now."""
+    added: list[tuple[bytes, bytes]] = [*head.fields, (b"vary", b"accept-encoding")] if varies else [*head.fields]
     body = b"" if response.status in BODILESS else response.body
     if coding is not None:
         smaller = CODINGS[coding].deflate(body)

@@ -1,12 +1,13 @@
-"""The ASGI application of the public port: the ordinary road of every request.
+"""The ASGI application of a port: the ordinary road of every request.
 
-The order is the policy. The head gets its request id and its route; what HTTP itself refuses is refused; the checks of
-admission and then the protocol may refuse by the head alone; only then is the body read, within the route's bound, and
-only then inflated, within the same bound; then the handler answers. Nothing is read or inflated for someone who may not
-call.
+The order is the policy. The head gets its request id and its route; the rules of admission may refuse, or wait; what HTTP
+itself refuses is refused, and then the protocol may refuse by the head alone; only then is the body read, within the
+route's bound, and only then inflated, within the same bound; then the handler answers. Nothing is read or inflated for
+someone who may not call. Where the route leads to an ASGI application, that takes over behind admission (`streams.py`).
 
 An answer that is not there yet is waited for as long as the route allows, and given up when the client leaves. The fast
-lane has the same table, checks and numbers, and hands over here an answer that is compressed in a thread.
+lane has the same table, rules and observers, and hands over here a request that a rule has to wait for, and an answer that
+is compressed in a thread.
 """
 
 from __future__ import annotations
@@ -18,17 +19,21 @@ from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import quote
 
-from insula.edge.admission import admit
-from insula.edge.answers import THREAD_FROM, checked, failed, finished, negotiated
-from insula.edge.asgi import App, Message, Receive, Scope, Send
+from insula.edge.admission import Rule, Waiting, enter, waited
+from insula.edge.answers import THREAD_FROM, CutOffError, checked, failed, finished, negotiated
+from insula.edge.asgi import App, Receive, Scope, Send, sent_whole
 from insula.edge.backlog import Backlog
 from insula.edge.body import ClientGoneError, check_length, inflate_body, read_body
 from insula.edge.compression import codings_of
-from insula.edge.exchange import Answer, Check, Head, HttpError, Later, Response, Route
+from insula.edge.exchange import Answer, Answerer, Asgi, Head, Later, Response, Route
+from insula.edge.hand import COUNTED_FROM, Hand
 from insula.edge.intake import Intake
-from insula.edge.metrics import Metrics, RouteStats
+from insula.edge.metrics import Metrics
+from insula.edge.observing import CLIENT_GONE, Observer, RouteObserver, answered, observing
 from insula.edge.request_id import request_id_of
 from insula.edge.routes import RouteTable
+from insula.edge.sharing import Shared
+from insula.edge.streams import Stream
 from insula.edge.turns import Turns
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
 from insula.offload import Offload
@@ -36,21 +41,18 @@ from insula.shares import Shares
 
 T = TypeVar("T")
 
-#: Bodies of this size and more are counted while they wait for their answer.
-COUNTED_FROM = 65_536
 #: Seconds that a large answer waits to be compressed.
 COMPRESSED_WITHIN = 2.0
 #: Seconds over a route's timeout before the edge answers in the place of a service that does not keep it.
 SLACK = 1.0
-#: What a request that its client gave up is counted as.
-CLIENT_GONE = 499
 
 
 class Application:
     """`table` is swapped whole by assignment; requests under way keep the route that they have found.
 
-    `missing` is the route of what has none; its handler refuses. `checks` are asked in order at every request, and are
+    `missing` is the route of what has none; its handler refuses. `rules` are asked in order at every request, and are
     swapped whole as well. A part that keeps something that follows from the two is told of a new one by `on_change`.
+    `metrics`, and then those that `observe` was given, see each answered request once.
     `backlog` bounds what has come of bodies that are not whole. Whole ones have the same bound until their answer is there;
     each service has its share of that, of the threads of `offload`, and of the turns in which handlers get large bodies.
     """
@@ -60,11 +62,11 @@ class Application:
         table: RouteTable,
         *,
         missing: Route,
-        checks: tuple[Check, ...] = (),
+        rules: tuple[Rule, ...] = (),
         metrics: Metrics | None = None,
         backlog: Backlog | None = None,
     ) -> None:
-        self._checks = checks
+        self._rules = rules
         self.backlog = backlog or Backlog()
         self.in_hand: Shares[str] = Shares(self.backlog.most)  # bytes of large bodies that are worked on, by tenant
         self.offload = Offload()
@@ -72,6 +74,7 @@ class Application:
         self.intake = Intake()
         self.missing = missing
         self.metrics = metrics or Metrics()
+        self.observers: tuple[Observer, ...] = (self.metrics,)
         self._table = table
         self._told: list[Callable[[], None]] = []
 
@@ -86,30 +89,44 @@ class Application:
         self.metrics.keep(table.labels, self.missing.label)
         self._tell()
 
-    def change(self, gone: Iterable[tuple[bytes, Route]], come: Iterable[tuple[bytes, Route]]) -> None:
-        """Takes some paths, with their routes, out of the table and puts others in; costs what changes. CallerError, and
-        nothing done, where a path is taken."""
+    def changed(self, gone: Iterable[tuple[bytes, Route]], come: Iterable[tuple[bytes, Route]]) -> Callable[[], None]:
+        """Makes the table without some paths, with their routes, and with others; costs what changes. What it returns puts
+        that table in place. CallerError where a path is taken."""
         gone = tuple(gone)
-        self._table = self._table.changed(gone, come)
-        self.metrics.forget({route.label for _, route in gone} - self._table.labels.keys())
-        self._tell()
+        table = self._table.changed(gone, come)
+
+        def settle() -> None:
+            self._table = table
+            self.metrics.forget({route.label for _, route in gone} - table.labels.keys())
+            self._tell()
+
+        return settle
 
     @property
-    def checks(self) -> tuple[Check, ...]:
+    def rules(self) -> tuple[Rule, ...]:
         """The rules of admission."""
-        return self._checks
+        return self._rules
 
-    @checks.setter
-    def checks(self, checks: tuple[Check, ...]) -> None:
-        self._checks = checks
+    @rules.setter
+    def rules(self, rules: tuple[Rule, ...]) -> None:
+        self._rules = rules
         self._tell()
+
+    def observe(self, observer: Observer) -> None:
+        """Adds an observer, behind the others."""
+        self.observers = (*self.observers, observer)
+        self._tell()
+
+    def observing(self, route: Route) -> tuple[RouteObserver, ...]:
+        """Those that see the answers of a route, the metrics' first."""
+        return observing(self.observers, route)
 
     def _tell(self) -> None:
         for tell in self._told:
             tell()
 
     def on_change(self, tell: Callable[[], None]) -> None:
-        """Calls `tell` each time there is a new table, or new checks, before the next request is looked at."""
+        """Calls `tell` each time there is a new table, rule or observer, before the next request is looked at."""
         self._told.append(tell)
 
     def upgrades(self, target: bytes, protocol: bytes) -> bool:
@@ -120,25 +137,70 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] != "websocket":
-                raise NotImplementedError(f"the public application has no {scope['type']} scope")
+                raise NotImplementedError(f"an application of the edge has no {scope['type']} scope")
             await send({"type": "websocket.close", "code": 1008})
             return
         head = head_of(scope)
         route = self._table.find(head.path) or self.missing
+        if isinstance(route.handler, Shared):
+            route = route.handler.of(head) or route
         bare = head.method == "HEAD" and "HEAD" not in route.methods
         if bare:
             head.method = "GET"
+        observers = self.observing(route)
+        if isinstance(route.handler, Asgi):
+            await self._stream(
+                head, route, route.handler.app, observers, scope, Stream(head, route, receive, send, bare=bare)
+            )
+            return
         taken = Taken()
-        stats = self.metrics.route(route.label)
-        await self._give(head, route, stats, self._ask(head, route, receive, taken), taken, send, bare=bare)
+        await self._give(head, route, observers, self._ask(head, route, receive, taken), taken, send, bare=bare)
 
-    def finishing(self, head: Head, route: Route, answer: Response, bytes_in: int) -> App:
+    async def _stream(
+        self,
+        head: Head,
+        route: Route,
+        app: App,
+        observers: tuple[RouteObserver, ...],
+        scope: Scope,
+        stream: Stream,
+    ) -> None:
+        metrics = self.metrics
+        metrics.in_flight += 1
+        try:
+            await stream.run(app, scope, enter(self._rules, head, route))
+        finally:
+            metrics.in_flight -= 1
+            answered(observers, head, stream.status, stream.bytes_in, stream.bytes_out)
+
+    def finishing(
+        self, head: Head, route: Route, observers: tuple[RouteObserver, ...], answer: Response, bytes_in: int
+    ) -> App:
         """An application that finishes one request of the fast lane, whose answer is to be compressed in a thread."""
 
-        stats = self.metrics.route(route.label)
+        async def finish(_: Scope, receive: Receive, send: Send) -> None:
+            await self._give(head, route, observers, self._arrived(answer, route, receive), Taken(bytes_in), send)
+
+        return finish
+
+    def waiting(
+        self,
+        head: Head,
+        route: Route,
+        observers: tuple[RouteObserver, ...],
+        waiting: Waiting,
+        answer: Answerer,
+        body: bytes,
+    ) -> App:
+        """An application that waits for the rules of one request of the fast lane, and then answers it."""
+
+        async def admitted(receive: Receive) -> Response:
+            await _awaited(asyncio.ensure_future(waited(waiting, head, route)), route, receive)
+            await self._turn(route, receive)
+            return await self._arrived(answer(head, body), route, receive)
 
         async def finish(_: Scope, receive: Receive, send: Send) -> None:
-            await self._give(head, route, stats, self._arrived(answer, route, receive), Taken(bytes_in), send)
+            await self._give(head, route, observers, admitted(receive), Taken(len(body)), send)
 
         return finish
 
@@ -146,15 +208,15 @@ class Application:
         self,
         head: Head,
         route: Route,
-        stats: RouteStats,
+        observers: tuple[RouteObserver, ...],
         answer: Awaitable[Response],
         taken: Taken,
         send: Send,
         *,
         bare: bool = False,
     ) -> None:
-        """Sends the answer once it is there, and counts the request; `bare` leaves the body out. `stats` are those of the
-        route from when it was found, since it may leave the table meanwhile."""
+        """Sends the answer once it is there, and tells the `observers` of it: those from when the route was found, since it
+        may leave the table meanwhile. `bare` leaves the body out."""
         metrics = self.metrics
         metrics.in_flight += 1
         status, sent = CLIENT_GONE, 0
@@ -167,13 +229,13 @@ class Application:
                 added, body = finished(head, response, varies, coding)
             status, sent = response.status, len(body)
             headers = [*response.headers, *added]
-            await _sent(send, {"type": "http.response.start", "status": status, "headers": headers})
-            await _sent(send, {"type": "http.response.body", "body": b"" if bare else body})
+            await sent_whole(send, {"type": "http.response.start", "status": status, "headers": headers})
+            await sent_whole(send, {"type": "http.response.body", "body": b"" if bare else body})
         except ClientGoneError:
             pass
         finally:
             metrics.in_flight -= 1
-            stats.record(status, time.monotonic() - head.received, taken.bytes, sent)
+            answered(observers, head, status, taken.bytes, sent)
 
     async def _compressed(
         self, head: Head, route: Route, response: Response, varies: bool, coding: bytes
@@ -189,29 +251,22 @@ class Application:
         return finished(head, response, varies, None)
 
     async def _ask(self, head: Head, route: Route, receive: Receive, taken: Taken) -> Response:
-        methods = route.methods
-        if methods and head.method not in methods:
-            allow = (b"allow", b", ".join(sorted(method.encode() for method in _with_implied(methods))))
-            if head.method == "OPTIONS":
-                return Response(204, (allow,))
-            takes = f"it takes {' and '.join(sorted(methods))}"
-            if "POST" in methods:
-                takes += "; with curl, -d '{}' makes a POST"
-            raise HttpError(f"this path does not answer {head.method}", 405, hint=takes, fields=(allow,))
-        error = admit(self.checks, head, route)
-        if error is not None:
-            raise error
-        answer = route.handler.prepare(head)
-        error = check_length(head, route.max_body)
+        handler = route.handler
+        admitted = await enter(self._rules, head, route)
+        if admitted is not None:
+            return admitted
+        assert not isinstance(handler, Asgi | Shared)
+        answer = handler.prepare(head)
+        error = check_length(head, route.max_body, route.bound)
         if error is not None:
             raise error
         codings = codings_of(head.get(b"content-encoding")) if route.inflate else []
         if head.get(b"content-length") is None and head.get(b"transfer-encoding") is None:
             await self._turn(route, receive)
             return await self._arrived(answer(head, b""), route, receive)
-        body = await read_body(receive, route.max_body, self.backlog, route.tenant)
+        body = await read_body(receive, route.max_body, self.backlog, route.tenant, route.bound)
         taken.bytes = len(body)
-        hand = _Hand(self.in_hand, route.tenant)
+        hand = Hand(self.in_hand, route.tenant)
         try:
             hand.has(len(body))
             await self._turn(route, receive)
@@ -251,33 +306,6 @@ class Application:
         self.offload.close()
 
 
-class _Hand:
-    """The bytes of one body that is worked on, in the share of its tenant; small bodies are not counted. A body that is
-    larger than the largest share counts as that share."""
-
-    __slots__ = ("_shares", "_tenant", "_units")
-
-    def __init__(self, shares: Shares[str], tenant: str) -> None:
-        self._shares = shares
-        self._tenant = tenant
-        self._units = 0
-
-    def has(self, size: int) -> None:
-        """Notes how large the body is now; UnavailableError where there is no room for it."""
-        units = min(size, self._shares.most // 2) if size >= COUNTED_FROM else 0
-        more = units - self._units
-        if more < 0:
-            self._shares.give(self._tenant, -more)
-        elif more and not self._shares.take(self._tenant, more):
-            raise UnavailableError(
-                "the server works on as many large requests to this service as it can hold",
-                reason="backlog_full",
-                hint="try again in a moment",
-                retry_after=1.0,
-            )
-        self._units = units
-
-
 class Taken:
     """The bytes of a request's body that came, for the metrics."""
 
@@ -295,20 +323,9 @@ async def _whole(head: Head, route: Route, answer: Awaitable[Response]) -> Respo
         raise
     except asyncio.CancelledError:
         # the server stops and this request has had its grace; its client still gets a whole answer
-        return failed(head, route, UnavailableError("the server stopped before there was an answer", retry_after=1.0))
+        return failed(head, route, CutOffError())
     except Exception as error:
         return failed(head, route, error)
-
-
-async def _sent(send: Send, message: Message) -> None:
-    """Sends a part of an answer, which may have to wait until the client takes the answers before it. A server that stops
-    cancels who waits, and then gives the client a last moment and ends the connection: either ends the waiting."""
-    while True:
-        try:
-            await send(message)
-            return
-        except asyncio.CancelledError:
-            continue
 
 
 def head_of(scope: Scope) -> Head:
@@ -336,10 +353,6 @@ def head_of(scope: Scope) -> Head:
         request_id=request_id_of(sent),
         received=time.monotonic(),
     )
-
-
-def _with_implied(methods: frozenset[str]) -> frozenset[str]:
-    return methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
 
 
 async def _awaited(work: asyncio.Future[T], route: Route, receive: Receive) -> T:

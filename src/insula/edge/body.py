@@ -25,9 +25,12 @@ class ClientGoneError(Exception):
 
 
 def too_large(limit: int, setting: str = "limits.body_bytes") -> LimitError:
-    """The refusal of a body above a limit in bytes, which a `setting` sets; 0 bytes is a path that takes none."""
+    """The refusal of a body above a limit in bytes, which a `setting` sets ("": none does); 0 bytes is a path that takes
+    none."""
     if not limit:
         return LimitError("a request to this path has no body", status=413)
+    if not setting:
+        return LimitError(f"the body is larger than the {limit} bytes that it may have here", status=413)
     return LimitError(
         f"the body is larger than {setting} allows, {limit} bytes",
         reason=setting.rpartition(".")[2],
@@ -64,7 +67,9 @@ class _Arriving:
             self._clock.reschedule(asyncio.get_running_loop().time())
 
 
-async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = "") -> bytes:
+async def read_body(
+    receive: Any, limit: int, backlog: Backlog, tenant: str = "", setting: str = "limits.body_bytes"
+) -> bytes:
     """The whole body as it came. LimitError (413) beyond `limit`, ClientGoneError where the rest does not come,
     UnavailableError where it has been coming for so long that its part in the `backlog` was needed for others."""
     message = await receive()
@@ -72,14 +77,14 @@ async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = ""
         raise ClientGoneError
     body: bytes = message.get("body", b"")
     if len(body) > limit:
-        raise too_large(limit)
+        raise too_large(limit, setting)
     if not message.get("more_body", False):
         return body
     try:
         async with asyncio.timeout(None) as clock:
             arriving = _Arriving(backlog, tenant, clock)
             try:
-                return await _rest(receive, limit, arriving.has, bytearray(body))
+                return await _rest(receive, limit, setting, arriving.has, bytearray(body))
             finally:
                 backlog.release(arriving)
     except TimeoutError:
@@ -92,7 +97,7 @@ async def read_body(receive: Any, limit: int, backlog: Backlog, tenant: str = ""
         ) from None
 
 
-async def _rest(receive: Any, limit: int, note: Callable[[int], None], whole: bytearray) -> bytes:
+async def _rest(receive: Any, limit: int, setting: str, note: Callable[[int], None], whole: bytearray) -> bytes:
     while True:
         note(len(whole))
         message = await receive()
@@ -100,7 +105,7 @@ async def _rest(receive: Any, limit: int, note: Callable[[int], None], whole: by
             raise ClientGoneError
         whole += message.get("body", b"")
         if len(whole) > limit:
-            raise too_large(limit)
+            raise too_large(limit, setting)
         if not message.get("more_body", False):
             return bytes(whole)
 

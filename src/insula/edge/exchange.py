@@ -1,8 +1,8 @@
 """One HTTP request and its answer as every gateway sees them: the head, the whole body, the response.
 
-The edge reads the head, finds the `Route`, lets the admission checks and then the handler refuse, reads and inflates
-the body within the route's bound, and asks the handler for the answer. A handler never sees a socket, nor by which of the
-edge's two roads the request came.
+The edge reads the head, finds the `Route`, and lets the rules of admission refuse. A route leads to a `Handler`, which
+answers whole: the edge reads and inflates the body within the route's bound and asks it for the answer; it never sees a
+socket, nor by which of the edge's two roads the request came. Or it leads to an ASGI application (`Asgi`): what streams.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 import msgspec
 
 from insula.calls import Principal
+from insula.edge.asgi import App
 from insula.errors import CallerError, Code, InsulaError
 from insula.plans import Policy
+
+if TYPE_CHECKING:
+    from insula.edge.sharing import Shared
 
 T = TypeVar("T")
 
@@ -26,8 +30,8 @@ class Head(msgspec.Struct, gc=False):
 
     `method`, `path` (as it came, percent signs and all, without the query), `query`, `headers` and `http_version` follow
     from its bytes alone and may be shared by requests with the same bytes: nobody changes them. The rest is this request's:
-    who sent it, by which scheme, its id, when it came (seconds of time.monotonic()), and who calls, once a check has
-    proved it.
+    who sent it, by which scheme, its id, when it came (seconds of time.monotonic()), who calls, once a rule has proved it,
+    and the `fields` that rules add to its answer, whatever the answer is.
     """
 
     method: str
@@ -40,6 +44,7 @@ class Head(msgspec.Struct, gc=False):
     request_id: str = ""
     received: float = 0.0
     principal: Principal | None = None
+    fields: tuple[tuple[bytes, bytes], ...] = ()
 
     def get(self, name: bytes) -> bytes | None:
         """The first header of this (lower-case) name."""
@@ -108,16 +113,30 @@ class Handler(Protocol):
         """An error in the shape of this protocol."""
 
 
+class Asgi:
+    """An ASGI application that a route leads to. The edge admits its requests, bounds their bodies as they come, marks its
+    answers and counts them; it reads nothing ahead and waits as long as the application does. `refuse` gives an error its
+    shape, as a handler's does. The scope has the `Head` as `insula.head`."""
+
+    __slots__ = ("app", "refuse")
+
+    def __init__(self, app: App, refuse: Callable[[Head, InsulaError], Response]) -> None:
+        self.app = app
+        self.refuse = refuse
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a path leads: `methods` for Allow and 405, `policy` for the identity check, `max_body` in bytes after
-    inflation, `inflate` whether the edge inflates content-encoding before the handler sees the body, `timeout` in seconds
-    how long an answer may take once the body is there. `label` names the route in metrics and in the log; it is bounded
+    """Where a path leads: `methods` for Allow and 405, `policy` for the rule of identity, `max_body` in bytes after
+    inflation, and the setting that sets it, as `bound` ("" where none does); `inflate` whether the edge inflates
+    content-encoding before a handler sees the body, `timeout` in seconds how long admission may wait, and then how long a
+    handler's answer may take once the body is there. `takes` are the content types of its protocol: routes that name
+    theirs may share a path (`sharing.py`). `label` names the route in metrics and in the log; it is bounded
     in number (a method's path, never the path a client wrote). `tenant` is who pays for what its requests take of what all
     share: a service's id, or "" for the server itself. `upgrades` are the protocols, lower case, that a connection may
     become here (`Upgrade: websocket`)."""
 
-    handler: Handler
+    handler: Handler | Asgi | Shared
     label: str
     methods: frozenset[str] = frozenset({"GET"})
     policy: Policy = field(default_factory=Policy)
@@ -125,13 +144,6 @@ class Route:
     inflate: bool = True
     timeout: float = 60.0
     tenant: str = ""
+    bound: str = "limits.body_bytes"
+    takes: frozenset[bytes] = frozenset()
     upgrades: frozenset[bytes] = frozenset()
-
-
-class Check(Protocol):
-    """An admission rule: a plain synchronous function that answers a refusal or nothing."""
-
-    def concerns(self, route: Route) -> bool:
-        """Whether it may ever refuse, or prove anything, on this route."""
-
-    def __call__(self, head: Head, route: Route, /) -> InsulaError | None: ...

@@ -11,14 +11,10 @@ from typing import NamedTuple
 import httptools
 
 from insula.edge.last_words import Last
+from insula.headers import NOT_IN_TRAILERS as _NOT_IN_TRAILERS
 
-#: What a trailer may not say: how the message is framed, where it goes, what the connection becomes.
-NOT_IN_TRAILERS = frozenset(
-    (
-        *(b"connection", b"content-encoding", b"content-length", b"expect", b"host", b"keep-alive"),
-        *(b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
-    )
-)
+#: What a trailer may not say.
+NOT_IN_TRAILERS = frozenset(name.encode() for name in _NOT_IN_TRAILERS)
 
 
 class Framing(NamedTuple):

@@ -1,7 +1,7 @@
 """What is known of header blocks that came before: a client repeats its own byte for byte, and then it is not parsed again.
 
 Only blocks that the parser took whole are put in, and equal bytes parse equally; so what is remembered follows from the
-bytes, from the table of routes and from which checks there are, at whose change everything is forgotten. Nothing that may
+bytes, from the table of routes and from which rules there are, at whose change everything is forgotten. Nothing that may
 be otherwise at the next request (who calls, rate) is in here.
 
 Two generations bound it: when the young one is full it becomes the old one, and what is not asked for again goes with the
@@ -10,8 +10,10 @@ next. What many clients repeat stays, whatever one client sends between.
 
 from __future__ import annotations
 
-from insula.edge.exchange import Answerer, Check, Head, Route
+from insula.edge.admission import Rule
+from insula.edge.exchange import Answerer, Head, Route
 from insula.edge.metrics import RouteStats
+from insula.edge.observing import RouteObserver
 
 #: Bytes of a block that is remembered, and of all blocks of one generation.
 MAX_BLOCK = 4096
@@ -22,13 +24,25 @@ MAX_BLOCKS = 1024
 
 class Known:
     """One head that the lane takes: `length` of its body, the id that its client sent ("" where it sent no sane one), its
-    route, the checks that concern that, what answers requests with this head, and where they are counted.
+    route, the rules that concern that, what answers requests with this head, who observes them, and their numbers.
 
     Most answers have the same fields: `said` are those of the last one, `defaults` what the listener put before them, and
     `begin` a whole 200 with both, up to where its length stands."""
 
     __slots__ = (
-        *("answer", "begin", "checks", "defaults", "headers", "length", "path", "request_id", "route", "said"),
+        *(
+            "answer",
+            "begin",
+            "defaults",
+            "headers",
+            "length",
+            "observers",
+            "path",
+            "request_id",
+            "route",
+            "rules",
+            "said",
+        ),
         *("stats",),
     )
 
@@ -38,9 +52,10 @@ class Known:
         length: int,
         request_id: str,
         route: Route,
-        checks: tuple[Check, ...],
+        rules: tuple[Rule, ...],
         answer: Answerer,
         stats: RouteStats,
+        observers: tuple[RouteObserver, ...],
     ) -> None:
         self.path = head.path
         self.headers = head.headers
@@ -48,8 +63,9 @@ class Known:
         self.request_id = request_id
         self.route = route
         self.answer = answer
-        self.checks = checks
+        self.rules = rules
         self.stats = stats
+        self.observers = observers
         self.said: tuple[tuple[bytes, bytes], ...] | None = None
         self.defaults: list[tuple[bytes, bytes]] | None = None
         self.begin = b""

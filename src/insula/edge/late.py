@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from time import monotonic
 from typing import Any, Protocol
 
 from insula.background import unheard
-from insula.edge.answers import checked, failed
-from insula.edge.app import CLIENT_GONE, SLACK, Application
+from insula.edge.answers import CutOffError, checked, failed
+from insula.edge.app import SLACK, Application
 from insula.edge.exchange import Answer, Head, Later, Response
 from insula.edge.header_memo import Known
-from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
+from insula.edge.observing import CLIENT_GONE, answered
+from insula.errors import Code, DeadlineError, InsulaError
 
 
 class Asker(Protocol):
@@ -66,7 +66,7 @@ class LateAnswer:
 
     def cut_off(self) -> bool:
         """The server stops, and this request has had its grace: it still gets a whole answer."""
-        self._later(UnavailableError("the server stopped before there was an answer", retry_after=1.0))
+        self._later(CutOffError())
         return True
 
     @property
@@ -79,7 +79,7 @@ class LateAnswer:
         self._gone = True
         if not self._over:
             self._end()
-            self.known.stats.record(CLIENT_GONE, monotonic() - self.head.received, self.bytes_in, 0)
+            answered(self.known.observers, self.head, CLIENT_GONE, self.bytes_in, 0)
             self._app.intake.run(self.known.route.tenant, self._cancel)
 
     def _cancel(self) -> None:

@@ -2,7 +2,7 @@
 
 A browser takes any page's requests to 127.0.0.1. It tells on them: a page of another site sends a foreign `Origin` or
 `Sec-Fetch-Site`, and a page whose own name was bent to 127.0.0.1 sends that name as `Host`. All three are looked at, for
-every method. Programs send none of them, or their own address, and pass. Plain functions, for any port.
+every method. Programs send none of them, or their own address, and pass. For any port, as rules of its admission.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 
-from insula.edge.exchange import Head
+from insula.edge.exchange import Head, Route
 from insula.errors import CallerError, Code, InsulaError
 from insula.loopback import is_loopback
 
@@ -68,3 +68,30 @@ def check_token(head: Head, token: str) -> InsulaError | None:
         code=Code.UNAUTHENTICATED,
         hint="send Authorization: Bearer …, or give the command line --token or INSULA_ADMIN__TOKEN",
     )
+
+
+class Token:
+    """The rule of a port with a token: every path but the `open_paths`, as they are written there, asks for it."""
+
+    def __init__(self, token: str, open_paths: frozenset[bytes] = frozenset()) -> None:
+        self._token = token
+        self._open_paths = open_paths
+
+    def concerns(self, _: Route) -> bool:
+        """Every route, and what has none: of what is there, nothing is told."""
+        return True
+
+    def __call__(self, head: Head, _: Route) -> InsulaError | None:
+        return None if head.path in self._open_paths else check_token(head, self._token)
+
+
+class _FromThisMachine:
+    def concerns(self, _: Route) -> bool:
+        return True
+
+    def __call__(self, head: Head, _: Route) -> InsulaError | None:
+        return check_host(head) or check_origin(head)
+
+
+#: The rule of a port of this machine without a token: Host and Origin are looked at on every path.
+from_this_machine = _FromThisMachine()

@@ -17,6 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
+from insula.edge.exchange import Head, Route
 from insula.threads import Threads
 
 #: Upper bounds of the buckets, in seconds.
@@ -55,6 +56,10 @@ class RouteStats:
             statuses[200] = statuses.get(200, 0) + self.quick
         return statuses
 
+    def answered(self, _: Head, status: int, bytes_in: int, bytes_out: int, seconds: float) -> None:
+        """Counts one request; see `observing.RouteObserver`."""
+        self.record(status, seconds, bytes_in, bytes_out)
+
     def record(self, status: int, seconds: float, bytes_in: int, bytes_out: int) -> None:
         """Counts one request: its status, how long its answer took, the bytes of both bodies on the wire."""
         self.statuses[status] += 1
@@ -65,7 +70,7 @@ class RouteStats:
 
 
 class Metrics:
-    """The numbers of one server's edge. `connections` tells how many are open now."""
+    """The numbers of one application, and its first observer. `connections` tells how many are open now."""
 
     def __init__(
         self, connections: Callable[[], int] | None = None, *, now: Callable[[], float] = time.monotonic
@@ -87,6 +92,11 @@ class Metrics:
         if stats is None:
             stats = self.routes[label] = RouteStats()
         return stats
+
+    def of(self, route: Route) -> RouteStats:
+        """Every route is counted. It keeps its numbers from when a request found it, since it may leave the table before
+        the answer."""
+        return self.route(route.label)
 
     def dropped(self, reason: str) -> None:
         """Counts a connection that ended without the application's answer."""

@@ -177,7 +177,7 @@ def plain_routes(sources: Sources) -> Iterator[tuple[bytes, Route]]:
     yield b"/metrics", Route(Plain(metrics), "/metrics")
 
 
-#: The labels of the plain routes, for the check that lets them answer while the server drains.
+#: The labels of the plain routes, for the rule that lets them answer while the server drains.
 PLAIN_LABELS = frozenset(("/", "/health", "/api/v1/health", "/health/ready", "/status", "/metrics"))
 
 

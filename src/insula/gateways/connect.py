@@ -8,8 +8,7 @@ and every unknown content type are refused with the types that are.
 from __future__ import annotations
 
 import enum
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -18,7 +17,9 @@ from insula.edge.exchange import Answer, Answerer, Head, HttpError, Later, Respo
 from insula.errors import CallerError, DeadlineError, GuestError, InsulaError
 from insula.gateways.connect_errors import JSON, error_response
 from insula.gateways.connect_get import read_query
-from insula.gateways.metadata import from_guest, to_guest
+from insula.gateways.contract import Group, Offer
+from insula.gateways.heads import call_head, first_of_each, milliseconds, timeout_ms
+from insula.gateways.metadata import from_guest
 from insula.offload import Offload
 from insula.plans import Plan
 
@@ -34,9 +35,7 @@ _HEADERS: dict[tuple[bool, bool], tuple[tuple[bytes, bytes], ...]] = {
 #: By whether a method is read only.
 _METHODS = {True: frozenset(("GET", "POST")), False: frozenset(("POST",))}
 _ACCEPT_POST = (b"accept-post", b"application/json, application/proto")
-_TIMEOUT = re.compile(rb"[0-9]{1,10}")
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_IDEMPOTENCY_KEY = re.compile(rb"[\x21-\x7e]{1,255}")
+_TAKES = frozenset((b"application/json", b"application/proto"))
 _UTF8 = (b"utf-8", b"utf8", b"us-ascii")
 
 
@@ -65,39 +64,36 @@ def kind_of(content_type: bytes) -> Kind:
     return Kind.STREAM if name.startswith((b"application/connect+", b"application/grpc")) else Kind.OTHER
 
 
-def timeout_of(header: bytes | None, longest: float) -> float:
-    """Seconds that a call may take: what Connect-Timeout-Ms asks for, and never more than `longest`."""
-    if header is None:
-        return longest
-    if not _TIMEOUT.fullmatch(header):
-        raise CallerError("Connect-Timeout-Ms is not a number of at most ten digits")
-    return min(longest, int(header) / 1000)
-
-
 class ConnectGateway:
-    """Makes the routes of a method from its plan. `offload` has threads for messages that are slow to inflate."""
+    """Makes the routes of each method from its plan. `offload` has threads for messages that are slow to inflate."""
 
     def __init__(self, offload: Offload) -> None:
         self._offload = offload
 
-    def routes(self, plan: Plan, latest: bool) -> Iterator[tuple[bytes, Route]]:
-        """Paths and their route: with the version always, without it for the latest, and both below `/connect`."""
-        label = f"/{plan.service}/{plan.method}"
-        route = Route(
-            Unary(plan, self._offload),
-            label,
-            methods=_METHODS[plan.read_only],
-            policy=plan.policy,
-            max_body=plan.max_body,
-            timeout=plan.timeout,
-            tenant=str(plan.service),
-        )
-        paths = [label]
-        if latest:
-            paths.append(f"/{plan.service.unversioned}/{plan.method}")
-        for path in paths:
-            yield path.encode(), route
-            yield b"/connect" + path.encode(), route
+    def routes(self, offers: Sequence[Offer]) -> Iterator[Group]:
+        """The methods of each service by themselves."""
+        return (Group(offer, partial(self._of, offer)) for offer in offers)
+
+    def _of(self, offer: Offer) -> Iterator[tuple[bytes, Route]]:
+        """Paths and their routes: with the version always, without it for the latest, and both below `/connect`."""
+        for plan in offer.plans:
+            label = f"/{plan.service}/{plan.method}"
+            route = Route(
+                Unary(plan, self._offload),
+                label,
+                methods=_METHODS[plan.read_only],
+                policy=plan.policy,
+                max_body=plan.max_body,
+                timeout=plan.timeout,
+                tenant=str(plan.service),
+                takes=_TAKES,
+            )
+            paths = [label]
+            if offer.latest:
+                paths.append(f"/{plan.service.unversioned}/{plan.method}")
+            for path in paths:
+                yield path.encode(), route
+                yield b"/connect" + path.encode(), route
 
 
 class Asked(NamedTuple):
@@ -119,7 +115,7 @@ class Unary:
     def prepare(self, head: Head) -> Answerer:
         """Refuses a content type that is not Connect's, a version of the protocol that is not 1, and a head that says what
         it may not of the call; reads the rest."""
-        sent = dict(reversed(head.headers))  # the first of each name
+        sent = first_of_each(head.headers)
         is_get = head.method == "GET"
         proto = False
         if not is_get:
@@ -136,16 +132,8 @@ class Unary:
             proto = kind is Kind.PROTO
         if sent.get(b"connect-protocol-version", b"1") != b"1":
             raise CallerError("Connect-Protocol-Version is not 1")
-        key = sent.get(b"idempotency-key", b"")
-        if key and not _IDEMPOTENCY_KEY.fullmatch(key):
-            raise CallerError("Idempotency-Key is longer than 255 characters, or has some that a key may not have")
-        trace = sent.get(b"traceparent")
-        asked = Asked(
-            timeout_of(sent.get(b"connect-timeout-ms"), self._plan.timeout),
-            to_guest(head.headers),
-            trace.decode() if trace and _TRACEPARENT.fullmatch(trace) else "",
-            key.decode(),
-        )
+        timeout = timeout_ms(sent.get(b"connect-timeout-ms"), self._plan.timeout, "Connect-Timeout-Ms")
+        asked = Asked(timeout, *call_head(head.headers, sent))
         return self._of_get(asked) if is_get else self._of_post(asked, proto, _HEADERS[False, proto])
 
     def _of_get(self, asked: Asked) -> Answerer:
@@ -233,9 +221,10 @@ class Unary:
         if isinstance(error, DeadlineError):
             error.reason = error.reason or "deadline"
             sent = head.get(b"connect-timeout-ms")
-            if sent is not None and _TIMEOUT.fullmatch(sent) and int(sent) < plan.timeout * 1000:
+            allowed = milliseconds(sent) if sent is not None else None
+            if allowed is not None and allowed < plan.timeout * 1000:
                 error.hint = (
-                    f"the client allowed {int(sent)} ms by Connect-Timeout-Ms; a call of this service may take "
+                    f"the client allowed {allowed} ms by Connect-Timeout-Ms; a call of this service may take "
                     f"{plan.timeout * 1000:g} ms"
                 )
                 return

@@ -13,38 +13,13 @@ from functools import lru_cache
 
 from insula.calls import Headers, ServiceId
 from insula.errors import GuestError
-from insula.fields import MAX_BYTES, MAX_PAIRS, TRAILER, fit, guest_fault
+from insula.fields import MAX_BYTES, MAX_PAIRS, fit, guest_fault
+from insula.headers import TRAILER, UNSEEN, UNSEEN_PREFIXES
 
 _log = logging.getLogger("insula.gateways")
 
-_UNSEEN = frozenset(
-    (
-        # the connection's
-        b"connection",
-        b"expect",
-        b"host",
-        b"http2-settings",
-        b"keep-alive",
-        b"max-forwards",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"upgrade-insecure-requests",
-        # who the client is
-        b"authorization",
-        b"cookie",
-        b"forwarded",
-        b"x-real-ip",
-        # the protocol's, and what a call has a place of its own for
-        b"accept",
-        b"accept-encoding",
-        b"idempotency-key",
-        b"traceparent",
-        b"x-request-id",
-    )
-)
-_UNSEEN_PREFIXES = (b"connect-", b"content-", b"grpc-", b"proxy-", b"sec-", b"x-forwarded-", b"trailer-")
+_UNSEEN = frozenset(name.encode() for name in UNSEEN)
+_UNSEEN_PREFIXES = tuple(name.encode() for name in UNSEEN_PREFIXES)
 
 
 @lru_cache(maxsize=1024)

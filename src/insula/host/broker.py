@@ -1,4 +1,4 @@
-"""Between the guest's two imports and the capabilities: `run_host_api` and `next`.
+"""Between the two imports of an okra guest and the capabilities: `run_host_api` and `next`.
 
 One broker a service generation. A request is `{"api", "method", "parameters", "metadata"}`; the broker finds the
 operation, hands it the JSON text of the parameters, and wraps the JSON text of what it answers. An operation that answers
@@ -8,9 +8,8 @@ request above `MAX_INLINE` bytes, which is checked and read in steps, each short
 What the guest is told
 - API_NOT_FOUND: this server has no such API. POLICY_DENIED: it has, but this service was not granted it.
 - METHOD_NOT_FOUND, INVALID_PARAMETERS: the request names no method, or is not such an object.
-- LIMIT_EXCEEDED: more than `MAX_HOST_CALLS` in one call of the guest, or a request above `MAX_MESSAGE` bytes.
+- LIMIT_EXCEEDED: a request above `MAX_MESSAGE` bytes, or more host calls than the engine lets one entry make.
 - RESPONSE_TOO_LARGE: the answer is above `MAX_MESSAGE`.
-- UNAVAILABLE, among others: the guest asks in its `_initialize`, where there is no call that it could be asked for.
 - INTERNAL_ERROR: the operation failed in a way that is nobody's business but the operator's; the log has it.
 - TIMEOUT: what the operation waited for has a deadline of its own, and that has passed. The call's own deadline is never
   told: the engine ends the call there, and an operation that fails because of it leaves the guest waiting for that.
@@ -28,10 +27,11 @@ import msgspec
 
 from insula.calls import ServiceId
 from insula.errors import Code, InsulaError, forget_frames
-from insula.host.contract import HostError, LargeOperation, Operation, Scope
+from insula.host.contract import HostError, LargeOperation, Operation
 from insula.host.failures import host_error
 from insula.host.iterators import next_chunk
 from insula.host.large import MAX_WHOLE, check_utf8, read_large
+from insula.host.scope import Scope
 from insula.shares import Shares
 
 log = logging.getLogger("insula.host")
@@ -40,12 +40,10 @@ MAX_MESSAGE = 10 << 20
 MAX_INLINE = 256 << 10
 #: Bytes of all requests above `MAX_INLINE` that are worked on at once: each service may have as much as is still free.
 MAX_IN_HAND = 256 << 20
-MAX_HOST_CALLS = 10_000
 #: A timeout within so many seconds of the call's deadline counts as that deadline: timers may fire early.
 _NEAR = 0.01
 #: How long past its deadline (s) a call is left waiting for the engine to end it.
 _ENGINE_TIME = 0.5
-_NO_CALL = "the host answers calls alone, and _initialize runs before there is one: ask in the first call"
 _MAX_ERROR = 500  # characters of an error's message, which may quote what the guest wrote
 
 
@@ -88,7 +86,7 @@ class Broker:
         """Answers one request of a guest."""
         label = "?"
         try:
-            self._count(scope, request)
+            _check_size(request)
             if len(request) > MAX_INLINE:
                 return self._run_large(scope, request)
             try:
@@ -142,7 +140,7 @@ class Broker:
     def next(self, scope: Scope, request: bytes) -> bytes | Awaitable[bytes]:
         """Gives the next chunk of an iterator of this call."""
         try:
-            self._count(scope, request)
+            _check_size(request)
             if len(request) > MAX_INLINE:
                 raise HostError("INVALID_PARAMETERS", f"an iterator request has at most {MAX_INLINE} bytes")
             try:
@@ -153,14 +151,9 @@ class Broker:
             return self._failed("next", error)
         return self._next_later(scope, asked.iterator_id)
 
-    def _count(self, scope: Scope | None, request: bytes) -> None:
-        if scope is None:
-            raise HostError("UNAVAILABLE", _NO_CALL)
-        scope.host_calls += 1
-        if scope.host_calls > MAX_HOST_CALLS:
-            raise HostError("LIMIT_EXCEEDED", f"one call may make {MAX_HOST_CALLS} host calls")
-        if len(request) > MAX_MESSAGE:
-            raise HostError("LIMIT_EXCEEDED", f"the request is larger than {MAX_MESSAGE} bytes")
+    def refusal(self, error: InsulaError) -> bytes:
+        """What a guest reads where the engine refuses its host call."""
+        return self._failed("?", error)
 
     def _find(self, api: str, method: str) -> Operation:
         methods = self._operations.get(api)
@@ -243,6 +236,11 @@ def _ends_the_call(scope: Scope, error: Exception) -> bool:
     else:
         late = isinstance(error, HostError) and error.code == "TIMEOUT"
     return late and scope.call.remaining() <= _NEAR
+
+
+def _check_size(request: bytes) -> None:
+    if len(request) > MAX_MESSAGE:
+        raise HostError("LIMIT_EXCEEDED", f"the request is larger than {MAX_MESSAGE} bytes")
 
 
 def _object(parameters: msgspec.Raw) -> bytes:

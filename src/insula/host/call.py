@@ -23,21 +23,16 @@ from typing import Any
 
 import msgspec
 
+from insula.authorisation import authorise
 from insula.calls import Call, Headers, Reply, ServiceId
-from insula.host.contract import HostError, LargeOperation, Operation, Scope
+from insula.errors import Code
+from insula.headers import NOT_INHERITED, NOT_INHERITED_PREFIXES
+from insula.host.contract import Configured, HostError, LargeOperation, Operation
 from insula.host.large import read_large
 from insula.host.options import no_options
+from insula.host.scope import Scope
 from insula.host.services import HostServices
 from insula.plans import Plan
-
-_NOT_INHERITED = frozenset(
-    (
-        *("authorization", "cookie", "set-cookie", "x-api-key", "host", "connection", "keep-alive", "te", "trailer"),
-        *("transfer-encoding", "upgrade", "expect", "accept", "accept-encoding", "origin", "referer", "range"),
-        *("x-request-id", "traceparent", "idempotency-key", "if-match", "if-none-match", "date"),
-    )
-)
-_NOT_INHERITED_PREFIXES = ("content-", "connect-", "grpc-", "proxy-", "sec-", "access-control-", "if-")
 
 
 class _Invoke(msgspec.Struct, gc=False):
@@ -58,18 +53,33 @@ class CallCapability:
         self._find = find
         self._monotonic = monotonic
 
-    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> ServiceCalls:
         no_options(self.name, options)
+        return ServiceCalls(self._find, self._monotonic)
+
+
+class ServiceCalls(Configured):
+    """The calls of one service to others."""
+
+    def __init__(self, find: Callable[[str, str], Plan], monotonic: Callable[[], float]) -> None:
+        self._find = find
+        self._monotonic = monotonic
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"invoke": LargeOperation(self._invoke)}
 
     def _invoke(self, scope: Scope, parameters: bytes) -> Awaitable[bytes]:
-        return self._invoked(scope, read_large(_invokes, parameters))
+        asked = read_large(_invokes, parameters)
+        return self.invoke(scope, asked.service, asked.method, asked.input)
 
-    async def _invoked(self, scope: Scope, asked: _Invoke) -> bytes:
-        plan = self._find(asked.service, asked.method)
+    async def invoke(self, scope: Scope, service: str, method: str, message: bytes | msgspec.Raw) -> bytes:
+        """Calls a method of a service, by its full id or its name without version: JSON in, JSON out. HostError, or the
+        InsulaError of the callee."""
+        plan = self._find(service, method)
         caller = scope.call
         _allow(plan, caller)
-        body = bytes(asked.input)
+        body = bytes(message)
         if len(body) > plan.max_body:
             raise HostError(
                 "LIMIT_EXCEEDED",
@@ -99,17 +109,17 @@ class CallCapability:
 def inherited(metadata: Headers) -> Headers:
     """The part of a call's metadata that goes on with the calls it makes."""
     return tuple(
-        pair for pair in metadata if pair[0] not in _NOT_INHERITED and not pair[0].startswith(_NOT_INHERITED_PREFIXES)
+        pair for pair in metadata if pair[0] not in NOT_INHERITED and not pair[0].startswith(NOT_INHERITED_PREFIXES)
     )
 
 
 def _allow(plan: Plan, caller: Call) -> None:
-    policy, principal = plan.policy, caller.principal
-    if principal is None:
-        if policy.authenticated or policy.roles:
-            raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs an identity, and this call has none")
-    elif policy.roles and not set(policy.roles) & set(principal.roles):
-        raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs a role that the caller does not have")
+    refusal = authorise(plan.policy, caller.principal)
+    if refusal is None:
+        return
+    if refusal.code is Code.UNAUTHENTICATED:
+        raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs an identity, and this call has none")
+    raise HostError("POLICY_DENIED", f"{plan.service}/{plan.method} needs a role that the caller does not have")
 
 
 def capability(services: HostServices) -> CallCapability:

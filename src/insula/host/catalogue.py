@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 from insula.calls import ServiceId
 from insula.errors import ConfigurationError
 from insula.host import call, context, env, log, time
-from insula.host.contract import Capability, Operation
+from insula.host.contract import Capability, Configured
 from insula.host.services import HostServices
 from insula.host.state import StateCapability
 
@@ -57,10 +57,8 @@ class Catalogue:
     def names(self) -> frozenset[str]:
         return frozenset(self._capabilities)
 
-    def configure(
-        self, service: ServiceId, granted: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Mapping[str, Operation]]:
-        """api -> method -> operation for one service generation. `granted` is api -> options; all are known."""
+    def configure(self, service: ServiceId, granted: Mapping[str, Mapping[str, Any]]) -> dict[str, Configured]:
+        """The capabilities for one service generation, by name. `granted` is name -> options; all are known."""
         return {api: self._capabilities[api].configure(service, options) for api, options in granted.items()}
 
 

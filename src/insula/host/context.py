@@ -19,9 +19,10 @@ import msgspec
 
 from insula.calls import Headers, ServiceId
 from insula.fields import MAX_BYTES, MAX_PAIRS, Wrong, fit, guest_fault
-from insula.host.contract import HostError, Operation, Scope
+from insula.host.contract import Configured, HostError, Operation
 from insula.host.options import no_options
 from insula.host.parameters import read
+from insula.host.scope import Phase, Scope
 from insula.host.services import HostServices
 
 
@@ -62,28 +63,15 @@ def _get(scope: Scope, _parameters: bytes) -> bytes:
     )
 
 
-def _set_header(scope: Scope, parameters: bytes) -> bytes:
-    pair = _checked(parameters)
-    _fitting([*scope.headers, pair], scope.trailers)
-    scope.headers.append(pair)
-    return b"null"
-
-
-def _set_trailer(scope: Scope, parameters: bytes) -> bytes:
-    pair = _checked(parameters)
-    _fitting(scope.headers, [*scope.trailers, pair])
-    scope.trailers.append(pair)
-    return b"null"
-
-
-def _checked(parameters: bytes) -> tuple[str, str]:
-    sent = read(_pairs, parameters)
-    name = sent.name.lower() if sent.name.isascii() else sent.name
-    wrong = guest_fault(name, sent.value)
+def _checked(scope: Scope, given: str, value: str) -> tuple[str, str]:
+    if scope.phase is not Phase.CALL:
+        raise HostError("UNAVAILABLE", "there is no answer that it could be set for: the guest was not called")
+    name = given.lower() if given.isascii() else given
+    wrong = guest_fault(name, value)
     if wrong is not None:
-        shown = repr(sent.name[:80]) if wrong is Wrong.NAME else f"the header {name}"
+        shown = repr(given[:80]) if wrong is Wrong.NAME else f"the header {name}"
         raise HostError("INVALID_PARAMETERS", f"{shown} {wrong.value}")
-    return name, sent.value
+    return name, value
 
 
 def _fitting(headers: list[tuple[str, str]], trailers: list[tuple[str, str]]) -> None:
@@ -96,9 +84,39 @@ def _fitting(headers: list[tuple[str, str]], trailers: list[tuple[str, str]]) ->
 class ContextCapability:
     name = "okra.context"
 
-    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> ServiceContext:
         no_options(self.name, options)
-        return {"get": _get, "setHeader": _set_header, "setTrailer": _set_trailer}
+        return ServiceContext()
+
+
+class ServiceContext(Configured):
+    """What the guests of one service know of a call is in its scope; here is what they set."""
+
+    def set_header(self, scope: Scope, name: str, value: str) -> None:
+        """Adds a header to the answer. HostError where it may not be one, or there is no answer."""
+        pair = _checked(scope, name, value)
+        _fitting([*scope.headers, pair], scope.trailers)
+        scope.headers.append(pair)
+
+    def set_trailer(self, scope: Scope, name: str, value: str) -> None:
+        """Adds a trailer to the answer. HostError as of `set_header`."""
+        pair = _checked(scope, name, value)
+        _fitting(scope.headers, [*scope.trailers, pair])
+        scope.trailers.append(pair)
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
+        return {"get": _get, "setHeader": self._set_header, "setTrailer": self._set_trailer}
+
+    def _set_header(self, scope: Scope, parameters: bytes) -> bytes:
+        sent = read(_pairs, parameters)
+        self.set_header(scope, sent.name, sent.value)
+        return b"null"
+
+    def _set_trailer(self, scope: Scope, parameters: bytes) -> bytes:
+        sent = read(_pairs, parameters)
+        self.set_trailer(scope, sent.name, sent.value)
+        return b"null"
 
 
 def capability(_services: HostServices) -> ContextCapability:

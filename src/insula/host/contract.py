@@ -1,9 +1,14 @@
-"""What a host capability is, and what it sees of the call that it works for.
+"""What a host capability is.
 
-A capability is one file with a life: made once for the server (`Capability`), configured once a service generation
-(`configure` validates what the package asked and the operator granted, refuses unknown keys, and returns its
-operations), used at each host call. Capabilities of an embedder come in by the same door: an entry point in the group
-`insula.capabilities` that names a callable `(HostServices) -> Capability`.
+A capability is one file with a life
+- link: made once for the server, by a callable `(HostServices) -> Capability` (see catalogue.py). Those of an embedder come
+  by the same door: an entry point in the group `insula.capabilities`.
+- configure: once a service generation. It checks what the package asked and the operator granted, refuses unknown keys, and
+  gives a `Configured`.
+- prepare: once an instance, before that starts.
+
+What a capability does is in the plain methods of its `Configured`. A binding for a guest ABI is a thin table over them: it
+reads arguments, calls a method and writes the result. So every ABI has the same behaviour, and one set of tests holds it.
 """
 
 from __future__ import annotations
@@ -11,25 +16,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol, TypeAlias
 
-import msgspec
+from insula.calls import ServiceId
+from insula.host.scope import Home, Scope
 
-from insula.calls import Call, ServiceId
-
-
-class Scope(msgspec.Struct, eq=False):
-    """What one call of a guest sees of the host. One a call, used by the thread that runs the guest and, between its
-    host calls, by the event loop: never by both at once. `host_calls` counts what the guest asked: while it is 0, nothing
-    else here was touched."""
-
-    service: ServiceId
-    call: Call
-    headers: list[tuple[str, str]] = []
-    trailers: list[tuple[str, str]] = []
-    host_calls: int = 0
-    iterators: dict[str, Any] | None = None
-
-
-#: One method of a capability: the JSON text of `parameters` in (always an object), the JSON text of `data` out, now or
+#: One method of the okra binding: the JSON text of `parameters` in (always an object), the JSON text of `data` out, now or
 #: later. The plain part is quick, thread-safe and does no I/O; an awaitable runs on the event loop. Fails by HostError.
 Operation: TypeAlias = Callable[[Scope, bytes], "bytes | Awaitable[bytes]"]
 
@@ -48,7 +38,7 @@ class LargeOperation:
 
 
 class HostError(Exception):
-    """What the guest reads as `{"success": false, "error": {code, message}}`. `code` is one of the host API's codes:
+    """What the guest is told, in the words of its ABI. `code` is one of the host API's codes:
     API_NOT_FOUND, METHOD_NOT_FOUND, INVALID_PARAMETERS, POLICY_DENIED, RESPONSE_TOO_LARGE, ITERATOR_NOT_FOUND,
     ITERATOR_LIMIT_EXCEEDED, NOT_FOUND, CONFLICT, LIMIT_EXCEEDED, TIMEOUT, CANCELLED, UNAVAILABLE, INTERNAL_ERROR."""
 
@@ -58,11 +48,26 @@ class HostError(Exception):
         self.message = message
 
 
+class Configured:
+    """A capability as one service generation has it. Its subclasses have methods of their own: plain Python values in and
+    out, the scope first where they need it. A method that is no coroutine is quick, thread-safe and does no I/O. They fail
+    by HostError or InsulaError."""
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
+        """The binding for guests of okra packages: operations by method name."""
+        return {}
+
+    def prepare(self, home: Home) -> None:
+        """Makes ready for an instance that is about to start; what this needs undone goes to `home.on_end`. On the event
+        loop."""
+
+
 class Capability(Protocol):
-    """One host capability, such as `okra.state`."""
+    """One host capability, such as `okra.state`, linked to the server."""
 
     name: str
 
-    def configure(self, service: ServiceId, options: Mapping[str, Any], /) -> Mapping[str, Operation]:
-        """The operations for one service generation, by method name. `options` is what the package asked of this
-        capability and was granted (`{"keys": ["REGION"]}`). PackageError for an unknown key or a wrong type."""
+    def configure(self, service: ServiceId, options: Mapping[str, Any], /) -> Configured:
+        """The capability for one service generation. `options` is what the package asked of this capability and was granted
+        (`{"keys": ["REGION"]}`). PackageError for an unknown key or a wrong type."""

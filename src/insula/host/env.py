@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 
 from insula.calls import ServiceId, written_for
-from insula.host.contract import HostError, Operation, Scope
+from insula.host.contract import Configured, HostError, Operation
 from insula.host.options import string_list
 from insula.host.parameters import read
+from insula.host.scope import Scope
 from insula.host.services import HostServices
 
 log = logging.getLogger("insula.host")
@@ -40,13 +41,12 @@ class EnvCapability:
     def __init__(self, env: Mapping[str, Mapping[str, str]]) -> None:
         self._env = env
 
-    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> ServiceEnv:
         keys = string_list(self.name, options, "keys")
         configured = {key: text for own in written_for(service, self._env).values() for key, text in own.items()}
-        answers = {key: msgspec.json.encode(configured.get(key)) for key in keys}
         if not keys:
             log.warning("%s asks for okra.env and may read no key of it: %s", service, WHERE)
-        missing = sorted(key for key in answers if key not in configured)
+        missing = sorted(key for key in keys if key not in configured)
         if missing:
             log.warning(
                 '%s asks for %s, which [env."%s"] does not set: it reads null',
@@ -54,15 +54,36 @@ class EnvCapability:
                 ", ".join(missing),
                 service.unversioned,
             )
+        return ServiceEnv({key: configured.get(key) for key in keys})
 
-        def get(_scope: Scope, parameters: bytes) -> bytes:
-            key = read(_gets, parameters).key
-            answer = answers.get(key)
-            if answer is None:
-                raise HostError("POLICY_DENIED", f"okra.json does not ask for the key {key[:80]!r}: {WHERE}")
-            return answer
 
-        return {"get": get}
+class ServiceEnv(Configured):
+    """The keys that one service may read, with their values."""
+
+    def __init__(self, values: Mapping[str, str | None]) -> None:
+        self._values = values
+        self._texts = {key: msgspec.json.encode(value) for key, value in values.items()}
+
+    def get(self, key: str) -> str | None:
+        """The value of a key, None where it is not set. HostError POLICY_DENIED for a key that was not asked for."""
+        if key not in self._values:
+            raise _not_asked_for(key)
+        return self._values[key]
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
+        return {"get": self._get}
+
+    def _get(self, _scope: Scope, parameters: bytes) -> bytes:
+        key = read(_gets, parameters).key
+        text = self._texts.get(key)
+        if text is None:
+            raise _not_asked_for(key)
+        return text
+
+
+def _not_asked_for(key: str) -> HostError:
+    return HostError("POLICY_DENIED", f"okra.json does not ask for the key {key[:80]!r}: {WHERE}")
 
 
 def capability(services: HostServices) -> EnvCapability:

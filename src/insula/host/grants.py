@@ -44,16 +44,18 @@ class Grants:
         host_apis: Sequence[str],
         options: Mapping[str, Mapping[str, Any]],
         known: frozenset[str],
+        manifest: str,
     ) -> dict[str, Mapping[str, Any]]:
-        """api -> options, for each API that a package asked for and may have. PackageError for an API that this server
-        does not know or options for one that was not asked for; CallerError `permission_denied` for more than granted."""
+        """api -> options, for each API that a package asked for in its `manifest` and may have. PackageError for an API
+        that this server does not know or options for one that was not asked for; CallerError `permission_denied` for more
+        than granted."""
         asked = frozenset(host_apis) | ALWAYS
         for api in sorted(asked - known):
-            raise _unknown(api, known)
+            raise _unknown(api, known, manifest)
         for api in options:
             if api not in asked:
                 raise PackageError(
-                    f"okra.json has grants for {api[:80]!r}, which is not among its host_apis",
+                    f"{manifest} has grants for {api[:80]!r}, which is not among its host_apis",
                     hint=f"add {api[:80]!r} to host_apis, or remove it from grants",
                 )
         self._refuse_more(service, asked)
@@ -88,9 +90,9 @@ class Grants:
         )
 
 
-def _unknown(api: str, known: frozenset[str]) -> PackageError:
+def _unknown(api: str, known: frozenset[str], manifest: str) -> PackageError:
     near = difflib.get_close_matches(api, known, n=1)
     return PackageError(
-        f"okra.json asks for the host API {api[:80]!r}, which this server does not have",
+        f"{manifest} asks for the host API {api[:80]!r}, which this server does not have",
         hint=f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}",
     )

@@ -15,11 +15,12 @@ from typing import Any, Literal
 import msgspec
 
 from insula.calls import ServiceId
-from insula.host.contract import HostError, LargeOperation, Operation, Scope
+from insula.host.contract import Configured, HostError, LargeOperation, Operation
 from insula.host.guest_log import MAX_TEXT, GuestLog, GuestLogs
 from insula.host.large import MAX_WHOLE, read_large
 from insula.host.options import no_options
 from insula.host.parameters import read
+from insula.host.scope import Scope
 from insula.host.services import HostServices
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warn": logging.WARNING, "error": logging.ERROR}
@@ -59,23 +60,37 @@ class LogCapability:
     def __init__(self, logs: GuestLogs) -> None:
         self._logs = logs
 
-    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> ServiceLog:
         no_options(self.name, options)
-        log = self._logs.of(service)
-        return {"write": LargeOperation(lambda scope, parameters: _write(log, scope, parameters))}
+        return ServiceLog(self._logs.of(service))
 
 
-def _write(log: GuestLog, scope: Scope, parameters: bytes) -> bytes:
+class ServiceLog(Configured):
+    """The log of one service."""
+
+    def __init__(self, log: GuestLog) -> None:
+        self._log = log
+
+    def write(self, scope: Scope, level: str, text: str, *, more: int = 0) -> None:
+        """One line, at `debug`, `info`, `warn` or `error`. `more` characters of it were left out."""
+        self._log.write(_LEVELS[level], text, {"request_id": scope.call.request_id}, more=more)
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
+        return {"write": LargeOperation(lambda scope, parameters: _write(self, scope, parameters))}
+
+
+def _write(log: ServiceLog, scope: Scope, parameters: bytes) -> bytes:
     if len(parameters) > MAX_WHOLE:
         return _write_large(log, scope, parameters)
     asked = read(_writes, parameters)
     context = bytes(asked.context)
     text = asked.message if context in (b"null", b"{}") else f"{asked.message} {context.decode(errors='replace')}"
-    log.write(_LEVELS[asked.level], text, {"request_id": scope.call.request_id})
+    log.write(scope, asked.level, text)
     return b"null"
 
 
-def _write_large(log: GuestLog, scope: Scope, parameters: bytes) -> bytes:
+def _write_large(log: ServiceLog, scope: Scope, parameters: bytes) -> bytes:
     asked = read_large(_large_writes, parameters)
     message, more = _beginning(asked.message)
     string = _WHOLE.match(message)
@@ -88,7 +103,7 @@ def _write_large(log: GuestLog, scope: Scope, parameters: bytes) -> bytes:
     if not more:
         context, more = _beginning(asked.context)
         text += " " + context.decode(errors="replace")
-    log.write(_LEVELS[asked.level], text, {"request_id": scope.call.request_id}, more=more)
+    log.write(scope, asked.level, text, more=more)
     return b"null"
 
 

@@ -15,10 +15,11 @@ import msgspec
 
 from insula.calls import ServiceId
 from insula.errors import InsulaError
-from insula.host.contract import HostError, Operation, Scope
+from insula.host.contract import Configured, HostError, Operation
 from insula.host.failures import host_error
 from insula.host.options import no_options
 from insula.host.parameters import Numbers, read
+from insula.host.scope import Scope
 from insula.storage.state import MAX_LIST, MAX_TTL, MAX_VALUE, StateRepository, StateValue
 
 #: Seconds past the call's deadline that the database is given.
@@ -91,65 +92,105 @@ class StateCapability:
         self._state = repository
         self._numbers = Numbers()
 
-    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
-        """The operations in the scope of the service. It has no options: PackageError for any."""
+    def configure(self, service: ServiceId, options: Mapping[str, Any]) -> ServiceState:
+        """The values of the service. It has no options: PackageError for any."""
         no_options(self.name, options)
-        scope = _Bound(self._state, self._numbers, str(service))
-        return {
-            "get": _operation(_Get, scope.get),
-            "set": _operation(_Set, scope.set),
-            "delete": _operation(_Delete, scope.delete),
-            "list": _operation(_List, scope.list),
-            "increment": _operation(_Increment, scope.increment),
-        }
+        return ServiceState(self._state, self._numbers, str(service))
 
 
-class _Bound:
-    """The methods of the API for one service; `remaining` is the time that the database has."""
+class ServiceState(Configured):
+    """The values of one service. The database has the time that the scope has left, and a little more."""
 
     def __init__(self, state: StateRepository, numbers: Numbers, service: str) -> None:
         self._state = state
         self._numbers = numbers
         self._service = service
 
-    async def get(self, asked: _Get, remaining: float) -> Any:
-        value = await self._state.get(self._service, asked.key, timeout=remaining)
-        return None if value is None else _shown(value)
+    async def get(self, scope: Scope, key: str) -> StateValue | None:
+        """The value of a key, None where there is none."""
+        return await self._state.get(self._service, key, timeout=_time(scope))
 
-    async def set(self, asked: _Set, remaining: float) -> Any:
-        options = asked.options or _SetOptions()
-        value = bytes(asked.value)
+    async def set(
+        self,
+        scope: Scope,
+        key: str,
+        value: bytes,
+        *,
+        ttl: float | None = None,
+        if_version: int | None = None,
+        if_absent: bool = False,
+    ) -> StateValue:
+        """Writes a value, JSON text, for `ttl` seconds or for good. CONFLICT where it has another version than
+        `if_version`, or is there and is to be absent."""
         if len(value) <= MAX_VALUE:
             await self._numbers.check(value, self._service)
+        return await self._state.set(
+            self._service,
+            key,
+            value.decode(),
+            ttl=ttl,
+            if_version=if_version,
+            if_absent=if_absent,
+            timeout=_time(scope),
+        )
+
+    async def delete(self, scope: Scope, key: str, *, if_version: int | None = None) -> None:
+        """Removes a value; CONFLICT as of `set`."""
+        await self._state.delete(self._service, key, if_version=if_version, timeout=_time(scope))
+
+    async def keys(
+        self, scope: Scope, prefix: str, *, limit: int = 100, cursor: str | None = None
+    ) -> tuple[list[str], str | None]:
+        """The keys with a prefix, and where to go on."""
+        return await self._state.list_keys(self._service, prefix, limit=limit, cursor=cursor, timeout=_time(scope))
+
+    async def increment(self, scope: Scope, key: str, delta: float = 1) -> int | float:
+        """Adds to a number, and gives the sum."""
+        return await self._state.increment(self._service, key, delta, timeout=_time(scope))
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
+        return {
+            "get": _operation(_Get, self._get),
+            "set": _operation(_Set, self._set),
+            "delete": _operation(_Delete, self._delete),
+            "list": _operation(_List, self._list),
+            "increment": _operation(_Increment, self._increment),
+        }
+
+    async def _get(self, scope: Scope, asked: _Get) -> Any:
+        value = await self.get(scope, asked.key)
+        return None if value is None else _shown(value)
+
+    async def _set(self, scope: Scope, asked: _Set) -> Any:
+        options = asked.options or _SetOptions()
         return _shown(
-            await self._state.set(
-                self._service,
+            await self.set(
+                scope,
                 asked.key,
-                value.decode(),
+                bytes(asked.value),
                 ttl=options.ttl,
                 if_version=options.if_version,
                 if_absent=bool(options.if_absent),
-                timeout=remaining,
             )
         )
 
-    async def delete(self, asked: _Delete, remaining: float) -> Any:
-        version = asked.options.if_version if asked.options else None
-        await self._state.delete(self._service, asked.key, if_version=version, timeout=remaining)
+    async def _delete(self, scope: Scope, asked: _Delete) -> Any:
+        await self.delete(scope, asked.key, if_version=asked.options.if_version if asked.options else None)
 
-    async def list(self, asked: _List, remaining: float) -> Any:
+    async def _list(self, scope: Scope, asked: _List) -> Any:
         options = asked.options or _ListOptions()
-        keys, cursor = await self._state.list_keys(
-            self._service, asked.prefix, limit=options.limit or 100, cursor=options.cursor, timeout=remaining
-        )
-        return _Keys(keys, cursor)
+        return _Keys(*await self.keys(scope, asked.prefix, limit=options.limit or 100, cursor=options.cursor))
 
-    async def increment(self, asked: _Increment, remaining: float) -> Any:
-        delta = 1 if asked.delta is None else asked.delta
-        return await self._state.increment(self._service, asked.key, delta, timeout=remaining)
+    async def _increment(self, scope: Scope, asked: _Increment) -> Any:
+        return await self.increment(scope, asked.key, 1 if asked.delta is None else asked.delta)
 
 
-def _operation(shape: type[S], method: Callable[[S, float], Awaitable[Any]]) -> Operation:
+def _time(scope: Scope) -> float:
+    return scope.call.remaining() + SLACK
+
+
+def _operation(shape: type[S], method: Callable[[Scope, S], Awaitable[Any]]) -> Operation:
     decoder = msgspec.json.Decoder(shape)
 
     def operation(scope: Scope, parameters: bytes) -> Awaitable[bytes]:
@@ -163,9 +204,9 @@ def _operation(shape: type[S], method: Callable[[S, float], Awaitable[Any]]) -> 
     return operation
 
 
-async def _run(method: Callable[[S, float], Awaitable[Any]], asked: S, scope: Scope) -> bytes:
+async def _run(method: Callable[[Scope, S], Awaitable[Any]], asked: S, scope: Scope) -> bytes:
     try:
-        return _encode(await method(asked, scope.call.remaining() + SLACK))
+        return _encode(await method(scope, asked))
     except InsulaError as error:
         raise host_error(error) from None
 

@@ -16,9 +16,10 @@ from typing import Annotated, Any
 import msgspec
 
 from insula.calls import ServiceId
-from insula.host.contract import Operation, Scope
+from insula.host.contract import Configured, Operation
 from insula.host.options import no_options
 from insula.host.parameters import read
+from insula.host.scope import Scope
 from insula.host.services import HostServices
 
 
@@ -50,12 +51,38 @@ class TimeCapability:
         self._monotonic = monotonic
         self._sleep = sleep
 
-    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> Mapping[str, Operation]:
+    def configure(self, _service: ServiceId, options: Mapping[str, Any]) -> ServiceTime:
         no_options(self.name, options)
+        return ServiceTime(self._wall, self._monotonic, self._sleep)
+
+
+class ServiceTime(Configured):
+    """The clock of one service."""
+
+    def __init__(
+        self, wall: Callable[[], float], monotonic: Callable[[], float], sleep: Callable[[float], Awaitable[None]]
+    ) -> None:
+        self._wall = wall
+        self._monotonic = monotonic
+        self._sleep = sleep
+
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        return int(self._wall() * 1000)
+
+    async def sleep(self, seconds: float) -> None:
+        """Waits for so long, and never less."""
+        end = self._monotonic() + seconds
+        await self._sleep(min(seconds, _LONGEST))
+        while (rest := end - self._monotonic()) > 0:  # the timer fired early
+            await self._sleep(min(max(rest, _SHORTEST), _LONGEST))
+
+    @property
+    def okra(self) -> Mapping[str, Operation]:
         return {"now": self._now, "sleep": self._sleep_for}
 
     def _now(self, _scope: Scope, _parameters: bytes) -> bytes:
-        milliseconds = int(self._wall() * 1000)
+        milliseconds = self.now()
         stamp = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
         return b'{"timestamp":%d,"timezone":"UTC","iso8601":"%b"}' % (
             milliseconds,
@@ -66,10 +93,7 @@ class TimeCapability:
         return self._slept(read(_sleeps, parameters).milliseconds / 1000)
 
     async def _slept(self, seconds: float) -> bytes:
-        end = self._monotonic() + seconds
-        await self._sleep(min(seconds, _LONGEST))
-        while (rest := end - self._monotonic()) > 0:  # the timer fired early
-            await self._sleep(min(max(rest, _SHORTEST), _LONGEST))
+        await self.sleep(seconds)
         return b"null"
 
 

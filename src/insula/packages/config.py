@@ -14,7 +14,8 @@ from typing import Any
 import msgspec
 
 from insula.errors import PackageError
-from insula.packages.package import LIMIT_BOUNDS, PackageConfig, ServiceLimits
+from insula.packages.deployable import LIMIT_BOUNDS, ServiceLimits
+from insula.packages.package import PackageConfig
 
 FILE = "okra.json"
 _BOM = b"\xef\xbb\xbf"

@@ -17,24 +17,22 @@ import logging
 import re
 import secrets
 import shutil
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 from insula.durable import flush
 from insula.errors import CallerError, Code, InsulaError
 from insula.packages.blocking import in_thread
+from insula.packages.deployable import Deployable, Format
 from insula.packages.files import PIECE, read_file
 from insula.packages.gzipped import Limits, size
-from insula.packages.installed import read_installed, settle
-from insula.packages.okra import load_package, unpack
-from insula.packages.package import Package
 
 log = logging.getLogger("insula.packages")
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _INCOMING = "incoming"
-_ARCHIVE = "package.okra.pkg"
+_ARCHIVE = "package"
 _CONTENT = "content"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -42,15 +40,18 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Depot:
     """The installed packages below one folder, which this server alone writes to."""
 
-    def __init__(self, folder: Path, *, max_bytes: int = Limits().packed) -> None:
-        """`folder` is made at the first package. `max_bytes` bounds a packed package where `add` is told nothing."""
+    def __init__(self, folder: Path, formats: Sequence[Format], *, max_bytes: int = Limits().packed) -> None:
+        """`folder` is made at the first package. Of the `formats` the first that recognises a package reads it; what none
+        of them recognises the first one refuses, in its own words. `max_bytes` bounds a packed package where `add` is told
+        nothing."""
         self._folder = folder
+        self._formats = tuple(formats)
         self._incoming = folder / _INCOMING
         self._max_bytes = max_bytes
         self._active: set[str] = set()
         self._installing = asyncio.Lock()  # one is taken apart at a time; the others wait, their bytes on the disk
 
-    async def add(self, source: AsyncIterator[bytes] | Path, *, max_bytes: int | None = None) -> Package:
+    async def add(self, source: AsyncIterator[bytes] | Path, *, max_bytes: int | None = None) -> Deployable:
         """Installs a package from its bytes, or from a file; the same one again is quick and changes nothing.
 
         PackageError for a bad package, CallerError (413) for one of more than `max_bytes`, `resource_exhausted` (507)
@@ -72,7 +73,7 @@ class Depot:
             finally:
                 self._active.discard(token)
 
-    async def get(self, digest: str) -> Package:
+    async def get(self, digest: str) -> Deployable:
         """The installed package with this digest; `not_found` where it is not here, `data_loss` where it is damaged."""
         if not _DIGEST.fullmatch(digest):
             raise CallerError(
@@ -119,18 +120,18 @@ class Depot:
                 flush(self._folder.parent)
             (beside / _CONTENT).mkdir(parents=True)
 
-    def _install(self, beside: Path, digest: str) -> Package:
+    def _install(self, beside: Path, digest: str) -> Deployable:
         with _disk():
             if (present := self._intact(digest)) is not None:
                 return present
-            content = beside / _CONTENT
-            unpack(beside / _ARCHIVE, content, Limits(packed=max(Limits().packed, self._max_bytes)))
-            settle(load_package(content, digest))
+            archive, content = beside / _ARCHIVE, beside / _CONTENT
+            reader = self._format(archive) or self._formats[0]
+            reader.install(archive, content, digest, max(Limits().packed, self._max_bytes))
             content.rename(self._folder / digest)
             flush(self._folder)
             return self._load(digest)
 
-    def _intact(self, digest: str) -> Package | None:
+    def _intact(self, digest: str) -> Deployable | None:
         """The package where it is here and whole; one that is damaged or of another form makes room for its successor."""
         place = self._folder / digest
         if not place.is_dir():
@@ -143,7 +144,7 @@ class Depot:
             self._discard(place)
             return None
 
-    def _load(self, digest: str) -> Package:
+    def _load(self, digest: str) -> Deployable:
         place = self._folder / digest
         if not place.is_dir():
             raise CallerError(
@@ -152,7 +153,18 @@ class Depot:
                 hint="deploy it from its file or address",
             )
         with _disk():
-            return read_installed(place, digest)
+            reader = self._format(place)
+            if reader is None:
+                raise InsulaError(
+                    f"the installed package {digest[:12]} is damaged, or of a kind that this server does not have",
+                    code=Code.DATA_LOSS,
+                    reason="damaged_package",
+                    hint="deploy it again from its source, on a server that has its kind",
+                )
+            return reader.read(place, digest)
+
+    def _format(self, source: Path) -> Format | None:
+        return next((each for each in self._formats if each.recognises(source)), None)
 
     def _sweep(self, keep: frozenset[str], active: frozenset[str]) -> list[str]:
         removed = []

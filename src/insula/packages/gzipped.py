@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from insula.errors import PackageError
-from insula.packages.package import MB
+from insula.packages.deployable import MB
 
 _PIECE = 1 << 16
 _GZIP_MAGIC = b"\x1f\x8b"

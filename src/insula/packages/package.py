@@ -1,4 +1,4 @@
-"""A service package once it has been read: checked, parsed, and lying on disk under its digest."""
+"""An okra package once it has been read: checked, parsed, and lying on disk under its digest."""
 
 from __future__ import annotations
 
@@ -10,36 +10,8 @@ from typing import Any
 import msgspec
 
 from insula.calls import ServiceId
+from insula.packages.deployable import ServiceLimits
 from insula.schema.model import Schema
-
-MB = 1 << 20
-
-
-class ServiceLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`limits` of okra.json; what a package does not say is the default here, what it may say is in `LIMIT_BOUNDS`.
-
-    `memory_mb` of one instance, `timeout_ms` of one call, `output_mb` of one answer; `mailbox` calls may wait;
-    `singleton` means one instance and never two, whatever `max_instances` says.
-    """
-
-    memory_mb: int = 64
-    timeout_ms: int = 5000
-    max_instances: int = 8
-    min_instances: int = 0
-    mailbox: int = 256
-    singleton: bool = False
-    output_mb: int = 4
-
-
-#: The least and the most that each number of `limits` may be. `min_instances` also stays within `max_instances`.
-LIMIT_BOUNDS: Mapping[str, tuple[int, int]] = {
-    "memory_mb": (1, 4096),
-    "timeout_ms": (1, 3_600_000),
-    "max_instances": (1, 1024),
-    "min_instances": (0, 1024),
-    "mailbox": (1, 65_536),
-    "output_mb": (1, 256),
-}
 
 
 class PackageConfig(msgspec.Struct, frozen=True):
@@ -80,9 +52,3 @@ class Package:
     def service_id(self) -> ServiceId:
         """`{namespace}.{ServiceName}.{version}`, from the schema."""
         return ServiceId(self.schema.namespace, self.schema.service.name, self.schema.version)
-
-    def endpoints(self, *, latest: bool) -> list[str]:
-        """The shortest path of each method: `/{namespace}.{ServiceName}/{methodName}` where this is the latest version of
-        its service, else with the version before the slash."""
-        service = self.service_id.unversioned if latest else self.service_id
-        return [f"/{service}/{method.name}" for method in self.schema.service.methods]

@@ -19,11 +19,11 @@ from urllib.parse import unquote_to_bytes
 from insula.errors import CallerError, DeadlineError
 from insula.packages import outbound
 from insula.packages.config import nearest
+from insula.packages.deployable import Deployable
 from insula.packages.depot import Depot
 from insula.packages.files import read_file
 from insula.packages.gzipped import Limits
 from insula.packages.objects import read_object
-from insula.packages.package import Package
 
 _MAX_SOURCE = 4096
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
@@ -55,7 +55,7 @@ class Sources:
             "s3": self._s3,
         }
 
-    async def fetch(self, source: str) -> Package:
+    async def fetch(self, source: str) -> Deployable:
         """Installs the package that `source` names, or finds the one that is installed.
 
         CallerError: 404 where there is none, 403 where it may not be had, 413 where it is too large; PackageError where

@@ -18,12 +18,12 @@ from collections.abc import Callable
 from insula.errors import InsulaError, LimitError, UnavailableError
 from insula.services.clock import Clock
 from insula.services.counts import Counts
+from insula.services.life import Lives
 from insula.services.mailbox import Mailbox, Ticket
 from insula.services.pool import Pool
 from insula.services.refusals import cannot_start, unexpected
 from insula.services.state import State, move
 from insula.services.supervisor import Supervisor
-from insula.wasm.contract import Program
 
 log = logging.getLogger("insula.services")
 
@@ -46,7 +46,7 @@ class Instances:
     def __init__(
         self,
         name: str,
-        program: Program,
+        lives: Lives,
         waiting: Mailbox,
         *,
         minimum: int,
@@ -63,7 +63,7 @@ class Instances:
         self.last_error: str | None = None
         self.start_error: InsulaError | None = None
         self.pool = Pool(
-            program,
+            lives,
             minimum=minimum,
             maximum=maximum,
             idle_after=idle_after,
@@ -71,6 +71,7 @@ class Instances:
             counts=counts,
             ready=self._started,
             failed=self._start_failed,
+            gone=self._gone,
         )
         self._name = name
         self._waiting = waiting
@@ -133,12 +134,7 @@ class Instances:
 
     def shed(self) -> None:
         """Closes every idle instance above the minimum, whose memory others need now."""
-        pool = self.pool
-        for _ in range(min(len(pool.idle), pool.total - pool.minimum)):
-            instance = pool.take()
-            instance.close()
-            pool.give(instance)
-            self._counts.passivated += 1
+        self.pool.shed()
 
     def replace(self) -> None:
         """Starts an instance in the place of one that was lost, unless another one is ready for the next call."""
@@ -147,6 +143,11 @@ class Instances:
             return
         if pool.total < pool.maximum and self._may_start() and self._has_room():
             pool.start()
+
+    def _gone(self) -> None:
+        """One that had something to do before it went made room for another."""
+        self.grow()
+        self._notify()
 
     def _may_start(self) -> bool:
         if not self._supervisor.failures:

@@ -1,8 +1,9 @@
 """The limits of one deployed service that are in force, and which line sets each: made once, at its deploy.
 
-A package has limits of its own; the operator's table for the service stands above them, and the server's limits above that
-or below it. The admin API shows the outcome. Code that refuses a call names the limit by a reason alone. The gateway
-that writes the refusal looks up in `hints` which line sets that limit for this service: the hot path knows nothing of it.
+A deployable asks for limits in its manifest; the operator's table for the service stands above them, and the server's
+limits above that or below it. The admin API shows the outcome. Code that refuses a call names the limit by a reason alone.
+The gateway that writes the refusal looks up in `hints` which line sets that limit for this service: the hot path knows
+nothing of it.
 """
 
 from __future__ import annotations
@@ -14,9 +15,8 @@ import msgspec
 
 from insula.calls import ServiceId, written_for
 from insula.errors import CallerError, Code
-from insula.packages.package import LIMIT_BOUNDS, Package, ServiceLimits
+from insula.packages.deployable import LIMIT_BOUNDS, Deployable, ServiceLimits
 
-PACKAGE = "okra.json"
 SERVER = "[limits]"
 
 #: Reason of a refusal -> the limit that decides.
@@ -41,26 +41,23 @@ _MOST = {**{key: most for key, (_, most) in LIMIT_BOUNDS.items()}, "body_bytes":
 
 
 class Limit(NamedTuple):
-    """One limit in force. `place` is where it is written: `okra.json`, `[limits.services."shop.Orders"]` or `[limits]`;
-    `key` how it is called there; `package` what okra.json has of it, or None for a limit that is none of a package's."""
+    """One limit in force. `place` is where it is written: the manifest, `[limits.services."shop.Orders"]` or `[limits]`;
+    `key` how it is called there; `package` what the manifest has of it, or None for a limit that it cannot ask for."""
 
     value: int
     place: str
     key: str
     package: int | None = None
 
-    @property
-    def whence(self) -> str:
-        """Where it comes from, for people: `[limits] request_timeout_ms; okra.json has 5000`."""
-        own = "" if self.package is None or self.package == self.value else f"; {PACKAGE} has {shown(self.package)}"
-        return f"{self.place} {self.key}{own}"
-
 
 class InForce:
-    """Every limit of one service, by its name in okra.json."""
+    """Every limit of one service, by its name in the manifest."""
 
-    def __init__(self, service: ServiceId, limits: Mapping[str, Limit], ceilings: Mapping[str, Limit]) -> None:
+    def __init__(
+        self, service: ServiceId, manifest: str, limits: Mapping[str, Limit], ceilings: Mapping[str, Limit]
+    ) -> None:
         self._service = service
+        self._manifest = manifest
         self._limits = dict(limits)
         self._ceilings = ceilings
 
@@ -72,25 +69,32 @@ class InForce:
         return {key: limit.value for key, limit in self._limits.items()}
 
     def elsewhere(self) -> dict[str, str]:
-        """Where each limit comes from that is not what the package's okra.json, or its default, says."""
-        return {key: limit.whence for key, limit in self._limits.items() if limit.place != PACKAGE}
+        """Where each limit comes from that is not what the manifest, or its default, says, for people: `[limits]
+        request_timeout_ms; okra.json has 5000`."""
+        return {key: self._whence(limit) for key, limit in self._limits.items() if limit.place != self._manifest}
 
     def package_limits(self) -> ServiceLimits:
-        """Those that a package can have, as they are in force."""
+        """Those that a manifest can ask for, as they are in force."""
         return msgspec.convert({key: self._limits[key].value for key in ServiceLimits.__struct_fields__}, ServiceLimits)
 
     def line(self, key: str, value: int) -> str:
         """What to write, and where, so that a limit has this value: a sentence whose end can be pasted."""
         limit = self._limits[key]
         table = f'[limits.services."{self._service.unversioned}"]'
-        if limit.place == PACKAGE:
+        if limit.place == self._manifest:
             own = f'"limits": {{"{key}": {shown(value)}}}'
-            return f"write {own} in okra.json, or in the server's configuration under {table}: {key} = {shown(value)}"
+            here = f"in the server's configuration under {table}: {key} = {shown(value)}"
+            return f"write {own} in {self._manifest}, or {here}"
         return f"write in the server's configuration under {limit.place}: {limit.key} = {shown(value)}"
 
     def hints(self) -> dict[str, str]:
         """Reason of a refusal -> what to do about it."""
         return {reason: f"{_INSTEAD[reason]}; or {self._raise(key)}" for reason, key in _REASONS.items()}
+
+    def _whence(self, limit: Limit) -> str:
+        asked = limit.package
+        own = "" if asked is None or asked == limit.value else f"; {self._manifest} has {shown(asked)}"
+        return f"{limit.place} {limit.key}{own}"
 
     def _raise(self, key: str) -> str:
         limit, ceiling = self._limits[key], self._ceilings.get(key)
@@ -105,7 +109,7 @@ class InForce:
 
 
 def in_force(
-    package: Package,
+    deployable: Deployable,
     tables: Mapping[str, Mapping[str, int]],
     *,
     body_bytes: int,
@@ -115,9 +119,9 @@ def in_force(
 ) -> InForce:
     """The limits of a package's service under the operator's `tables` (by service, with version or without) and the limits
     of the server. CallerError where the operator asks for more instances to be kept than there may be."""
-    service = package.service_id
-    own = msgspec.structs.asdict(package.config.limits)
-    limits = {key: Limit(value, PACKAGE, f"limits.{key}", value) for key, value in own.items()}
+    service, manifest = deployable.service_id, deployable.manifest
+    own = msgspec.structs.asdict(deployable.limits)
+    limits = {key: Limit(value, manifest, f"limits.{key}", value) for key, value in own.items()}
     limits["body_bytes"] = Limit(body_bytes, SERVER, "body_bytes")
     limits["body_values"] = Limit(body_values, SERVER, "body_values")
     for name, table in written_for(service, tables).items():
@@ -130,7 +134,7 @@ def in_force(
         limits["max_instances"] = limits["singleton"]._replace(value=1, package=own["max_instances"])
     least, most = limits["min_instances"], limits["max_instances"]
     if least.value > most.value:
-        if least.place != PACKAGE:
+        if least.place != manifest:
             raise CallerError(
                 f"{service} is to keep {least.value} instances by {least.place}, and may have {most.value} by "
                 f"{most.place} {most.key}",
@@ -140,7 +144,10 @@ def in_force(
             )
         limits["min_instances"] = most._replace(package=least.value)
     return InForce(
-        service, limits, {"timeout_ms": longest, "memory_mb": Limit(max_memory_mb, "[packages]", "max_memory_mb")}
+        service,
+        manifest,
+        limits,
+        {"timeout_ms": longest, "memory_mb": Limit(max_memory_mb, "[packages]", "max_memory_mb")},
     )
 
 

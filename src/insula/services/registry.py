@@ -1,16 +1,20 @@
 """Which services are there: one immutable table, swapped whole.
 
 Versions of a service stand side by side, each under its full id; the name without version leads to the one deployed last.
-The order is that of deployment: an override keeps its place, removing the last exposes the one before. A new table is
-made and checked first, then it takes the place of the old one in one step, and its followers are told; where one of them
-refuses, the old table comes back and the change did not happen. The code that replaced a generation gets the old one, to
-drain it: what it accepted it finishes, and nothing new can find it.
+The order is that of deployment: an override keeps its place, removing the last exposes the one before.
+
+A change has two steps. First a new table is made and checked, and each follower (the routes of a gateway, for one) makes
+what it needs of it; where one of them refuses, nothing has happened. Then the table and all that was made of it take the
+places of the old ones in one step that cannot fail. So whoever changes the table can write the change down in between, and
+never writes down what cannot be. The code that replaced a generation gets the old one, to drain it: what it accepted it
+finishes, and nothing new can find it.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from insula.calls import Call, Pending, Reply, ServiceId
 from insula.errors import CallerError, Code
@@ -18,6 +22,9 @@ from insula.plans import Plan
 
 if TYPE_CHECKING:
     from insula.services.generation import Generation
+
+
+log = logging.getLogger("insula.services")
 
 
 class Table:
@@ -46,12 +53,16 @@ class Table:
         self.by_name.update(full)
 
 
+#: Makes what it needs of a new table, or refuses it by an InsulaError; what it returns puts that in place, and cannot fail.
+Follower: TypeAlias = "Callable[[Table], Callable[[], None]]"
+
+
 class Registry:
     """The services of this node, and the dispatcher of calls to them. Everything here runs on the event loop."""
 
     def __init__(self) -> None:
         self.table = Table()
-        self._listeners: list[Callable[[Table], None]] = []
+        self._followers: list[Follower] = []
 
     @property
     def generations(self) -> tuple[Generation, ...]:
@@ -83,38 +94,54 @@ class Registry:
             raise CallerError(f"{generation.id} has no method {method[:80]!r}", code=Code.UNIMPLEMENTED)
         return plan
 
-    def check(self, generation: Generation) -> None:
-        """CallerError `already_exists` where `install` would refuse this generation for its name."""
-        self._with(generation)
+    def prepare_install(self, generation: Generation, *, place: int | None = None) -> Callable[[], Generation | None]:
+        """The first step of putting a generation in: in the place of the one with the same id; else at this place in the
+        order of deployment, by default as the latest. The result is the second step, which returns the generation that was
+        replaced. CallerError `already_exists` where its name is taken; what a follower refuses by."""
+        replaced = self.table.by_id.get(generation.id)
+        commit = self._prepare(self._with(generation, place))
+
+        def install() -> Generation | None:
+            commit()
+            if replaced is not None:
+                replaced.service.successor = self
+            return replaced
+
+        return install
+
+    def prepare_removal(self, service_id: ServiceId | str) -> Callable[[], Generation]:
+        """The first step of taking a generation out by its full id; the result is the second step, which returns it.
+        CallerError `not_found`."""
+        generation = self.table.by_full_id.get(str(service_id))
+        if generation is None:
+            raise CallerError(f"{str(service_id)[:80]} is not deployed", code=Code.NOT_FOUND)
+        commit = self._prepare(Table(tuple(each for each in self.table.generations if each is not generation)))
+
+        def remove() -> Generation:
+            commit()
+            return generation
+
+        return remove
 
     def install(self, generation: Generation, *, place: int | None = None) -> Generation | None:
-        """Puts a generation in: in the place of the one with the same id, which is returned; else at this place in the
-        order of deployment, by default as the latest."""
-        replaced = self.table.by_id.get(generation.id)
-        self._swap(self._with(generation, place))
-        if replaced is not None:
-            replaced.service.successor = self
-        return replaced
+        """Both steps of `prepare_install`."""
+        return self.prepare_install(generation, place=place)()
 
     def fill(self, generations: Sequence[Generation], order: Callable[[Generation], int] | None = None) -> None:
         """Puts in several at once, where none of them is there yet: one table for all, in this order of deployment, by
-        default after those that are there. As `install`, all or none."""
+        default after those that are there. Both steps; all or none."""
         together = (*self.table.generations, *generations)
-        self._swap(Table(together if order is None else tuple(sorted(together, key=order))))
+        self._prepare(Table(together if order is None else tuple(sorted(together, key=order))))()
 
-    def remove(self, name: ServiceId | str) -> Generation:
-        """Takes a generation out by its full id and returns it; CallerError `not_found`."""
-        generation = self.table.by_name.get(str(name))
-        if generation is None or str(generation.id) != str(name):
-            raise CallerError(f"{str(name)[:80]} is not deployed", code=Code.NOT_FOUND)
-        self._swap(Table(tuple(each for each in self.table.generations if each is not generation)))
-        return generation
+    def remove(self, service_id: ServiceId | str) -> Generation:
+        """Both steps of `prepare_removal`."""
+        return self.prepare_removal(service_id)()
 
-    def on_change(self, listener: Callable[[Table], None]) -> Callable[[], None]:
-        """Tells a listener of every new table, and of the present one at once. The result ends it."""
-        listener(self.table)
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+    def follow(self, follower: Follower) -> Callable[[], None]:
+        """Has a follower follow every new table, and the present one at once. The result ends it."""
+        follower(self.table)()
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower)
 
     def _with(self, generation: Generation, place: int | None = None) -> Table:
         present = self.table.generations
@@ -123,16 +150,21 @@ class Registry:
         place = len(present) if place is None else place
         return Table((*present[:place], generation, *present[place:]))
 
-    def _swap(self, table: Table) -> None:
-        before, self.table = self.table, table
-        try:
-            for listener in self._listeners:
-                listener(table)
-        except BaseException:
-            self.table = before
-            for listener in self._listeners:
-                listener(before)
-            raise
+    def _prepare(self, table: Table) -> Callable[[], None]:
+        before = self.table
+        settles = [follower(table) for follower in self._followers]
+
+        def commit() -> None:
+            if self.table is not before:
+                raise RuntimeError("the table has changed since this change of it was prepared")
+            self.table = table
+            for settle in settles:
+                try:
+                    settle()
+                except Exception:
+                    log.exception("a follower of the registry failed; the others have the new table")
+
+        return commit
 
     def _unknown(self, service: str) -> CallerError:
         return CallerError(

@@ -7,15 +7,16 @@ What happens to a call
 - The mailbox is full: `resource_exhausted`, at once.
 - Its deadline passes while it waits: `deadline_exceeded`. While it runs, the engine sees to the same.
 - The caller cancels the pending reply: it leaves the mailbox, or the instance that runs it is stopped and replaced.
-- It came here through `okra.call` from this very service, or through too many services: `resource_exhausted`.
+- It came here by a call of this very service, or through too many services: `resource_exhausted`.
 
 What happens to an instance
 - After a trap, an exit or a missed deadline it is closed and one is started in its place at once.
 - How many there are, and what becomes of the service where one does not start: see `instances.py`.
 
 What ends a service
-- `drain`: no new call is taken, those accepted finish within the time given, then it stops. A call that found its plan
-  before the flip and comes after it (its body was still on the way) goes to the `successor`, where there is one.
+- `drain`: no new call is taken, those accepted finish and its instances end their lives (life.py) within the time given,
+  then it stops. A call that found its plan before the flip and comes after it (its body was still on the way) goes to the
+  `successor`, where there is one.
 - `stop`: what waits or runs fails with `unavailable`, instances are closed. `closed` waits for the last to come back.
 """
 
@@ -31,11 +32,11 @@ from functools import partial
 from insula.background import fail
 from insula.calls import Call, Dispatcher, Pending, Reply, ServiceId
 from insula.errors import Code, DeadlineError, InsulaError, LimitError, UnavailableError
-from insula.host.contract import Scope
-from insula.host.iterators import close_iterators
+from insula.host.scope import Home, Scope
 from insula.services.clock import Clock, LoopClock
 from insula.services.counts import Counts
 from insula.services.instances import Instances
+from insula.services.life import Life, Lives
 from insula.services.mailbox import Mailbox, Ticket
 from insula.services.refusals import check_path, no_method, streaming_method, unexpected
 from insula.services.state import State, move
@@ -64,7 +65,8 @@ class ServiceOptions:
 class Service:
     """One deployed generation at work. Everything here runs on the event loop.
 
-    `methods` has for each method how it is called; None for one that only a streaming gateway can call.
+    `methods` has for each method how it is called; None for one that only a streaming gateway can call. `life` is what its
+    instances do when they start and before they go; `prepare` makes the home of each ready.
     """
 
     def __init__(
@@ -74,6 +76,8 @@ class Service:
         methods: Mapping[str, Exchange | None],
         options: ServiceOptions = ServiceOptions(),
         *,
+        life: Life | None = None,
+        prepare: Callable[[Home], None] = lambda home: None,
         clock: Clock | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -91,9 +95,10 @@ class Service:
         self._waiting = Mailbox(options.mailbox, self._clock, self._expired)
         self._queue = self._waiting.queue
         self._running: set[Ticket] = set()
+        self._lives = Lives(service_id, program, life or Life(), self._clock, prepare)
         self._instances = Instances(
             self.name,
-            program,
+            self._lives,
             self._waiting,
             minimum=options.min_instances,
             maximum=options.max_instances,
@@ -184,7 +189,7 @@ class Service:
                     return self._wait(call, run)
                 instance = idle.pop()
                 instance.touched = True
-                scope = Scope(this, call) if hosts else nothing
+                scope = Scope(this, call, instance.home) if hosts else nothing
                 try:
                     result = run(instance, call.payload, scope, call.deadline)
                 except UnbegunError as error:
@@ -250,8 +255,7 @@ class Service:
         the guest had set for the head and the end of its answer."""
         if error is not None and (scope.headers or scope.trailers):
             error.headers, error.trailers = tuple(scope.headers), tuple(scope.trailers)
-        if scope.iterators:
-            close_iterators(scope)
+        scope.end()
         self._pool.give(instance)
         if not instance.alive:
             self.counts.traps += 1
@@ -329,7 +333,7 @@ class Service:
         self.counts.waits += 1
         self.counts.wait_us += int((self._clock.now() - ticket.since) * 1e6)
         instance = self._pool.take()
-        scope = Scope(self.id, ticket.call)
+        scope = Scope(self.id, ticket.call, instance.home)
         call = ticket.call
         try:
             result = ticket.run(instance, call.payload, scope, call.deadline)
@@ -379,6 +383,10 @@ class Service:
         timer = self._clock.call_later(timeout, end)
         try:
             while not over and self.state is not State.STOPPED and (self._pool.busy or self._waiting):
+                await self._change()
+            if self._lives.ends:
+                self._pool.retire()
+            while not over and self.state is not State.STOPPED and self._pool.busy:
                 await self._change()
         finally:
             timer.cancel()

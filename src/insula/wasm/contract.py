@@ -90,29 +90,41 @@ class Signature:
         return f"({', '.join(self.params)}) -> {results if len(self.results) == 1 else f'({results})'}"
 
 
-#: A host function: a request out of the guest's memory in, the answer out, now or later. The first argument is the
-#: scope of the call under way (opaque to the engine). The plain part runs on the thread that runs the guest: it is
-#: quick, thread-safe and does no I/O. An awaitable is run on the event loop, and never past the call's deadline.
-HostFunction: TypeAlias = Callable[[Any, bytes], "bytes | Awaitable[bytes]"]
+#: A host function: a request in, as `HostImport.take` made it, and the answer out, now or later. The first argument is the
+#: scope of the entry under way. The plain part runs on the thread that runs the guest: it is quick, thread-safe and does no
+#: I/O. An awaitable is run on the event loop, and never past the deadline of the entry.
+HostFunction: TypeAlias = Callable[[Any, Any], "Any | Awaitable[Any]"]
+
+
+class Scope(Protocol):
+    """What the engine needs of the scope of an entry: it counts the host calls that are made there."""
+
+    host_calls: int
 
 
 @dataclass(frozen=True, slots=True)
 class HostImport:
-    """One function that a guest may import: `take` copies the request out of the guest, `function` answers it, `give`
-    writes the answer back (it may call helper exports) and returns the import's results. Where `take` gives None the
-    request cannot be read: nothing is called, and every result is zero.
+    """One function that a guest may import: `take` makes the request of the arguments and of what they point to, `function`
+    answers it, `give` writes the answer back (it may call helper exports) and returns the import's results. A request is
+    whatever the two agree on: bytes, or a tuple of texts and numbers. Where `take` gives None the request cannot be read:
+    nothing is called, and every result is zero. An answer is of one of the types `answers`; with `NoneType` among them it
+    may be None, for a null pointer or for a function without a result.
 
-    `place`, where there is one, is another spelling of `give`: the helper export that makes room for so many bytes (1 at
-    least), and a function that writes the answer to the pointer it gave. An engine that knows it lets the guest take its
-    time in that export, as in any other."""
+    `place`, where there is one, is another spelling of `give` for answers that are bytes: the helper export that makes room
+    for so many (1 at least), and a function that writes the answer to the pointer it gave. An engine that knows it lets the
+    guest take its time in that export, as in any other.
+
+    `refuse` makes the answer where the engine refuses the call; without it the refusal ends the guest."""
 
     module: str
     name: str
     signature: Signature
-    take: Callable[[Guest, tuple[int, ...]], bytes | None]
+    take: Callable[[Guest, tuple[int, ...]], Any]
     function: HostFunction
-    give: Callable[[Guest, bytes], tuple[int, ...]]
+    give: Callable[[Guest, Any], tuple[int, ...]]
     place: tuple[str, Callable[[Guest, bytes, int], tuple[int, ...]]] | None = None
+    answers: tuple[type, ...] = (bytes,)
+    refuse: Callable[[InsulaError], Any] | None = None
 
 
 class Exchange(Protocol):
@@ -139,12 +151,13 @@ class Exchange(Protocol):
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What one instance may use. `output_bytes` bounds each read of guest memory; `start_timeout` (s) bounds
-    instantiation together with the initialiser."""
+    instantiation together with the initialiser; `host_calls` are made in one entry at most."""
 
     memory_bytes: int = 64 << 20
     output_bytes: int = 4 << 20
     table_elements: int = 20_000
     start_timeout: float = 10.0
+    host_calls: int = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +183,11 @@ class Module(Protocol):
 
 class Instance(Guest, Protocol):
     """One live instance. After any trap, exit or missed deadline `alive` is False and it is never entered again.
-    `touched` is for the pool that keeps instances: whether it was used of late."""
+    `touched` and `home` are for the pool that keeps instances: whether it was used of late, and its lasting place."""
 
     alive: bool
     touched: bool
+    home: Any
 
     def close(self) -> None:
         """Frees it; idempotent. An instance that a thread still runs is freed when that thread is done with it."""
@@ -186,15 +200,17 @@ Runner: TypeAlias = Callable[["Instance", bytes, Any, float], "bytes | asyncio.F
 class Program(Protocol):
     """A module with its host functions, WASI and limits: what instances are made of. `calls_host`: whether its guests can
     call any of the functions, so that the scope of a call is ever looked at. `memory`: bytes that its instances have, and
-    by which those that run may grow at present."""
+    by which those that run may grow at present. `start_timeout`: seconds that a new instance has to come up."""
 
     calls_host: bool
+    start_timeout: float
 
     @property
     def memory(self) -> int: ...
 
-    def instantiate(self) -> asyncio.Future[Instance]:
-        """A new instance, its `_initialize` (where there is one) already run. Fails with InsulaError."""
+    def instantiate(self, scope: Scope | None = None) -> asyncio.Future[Instance]:
+        """A new instance, its `_initialize` (where there is one) already run: `scope` is that of the host functions which
+        that calls. Fails with InsulaError."""
 
     def runner(self, exchange: Exchange) -> Runner:
         """What runs this exchange: instance, input, scope and deadline in, the answer out. `deadline` is of

@@ -34,7 +34,7 @@ from insula.wasm.contract import (
 )
 from insula.wasm.faults import StoppedError
 from insula.wasm.guest_memory import SHARE, GuestMemory, Tenant
-from insula.wasm.instance import LiveInstance, template_of
+from insula.wasm.instance import LiveInstance
 from insula.wasm.linking import Blueprint, bind
 from insula.wasm.machine import Machine, machine
 from insula.wasm.modules import Modules, OpenModule
@@ -42,6 +42,7 @@ from insula.wasm.pace import NOTE, Pace
 from insula.wasm.schedule import Schedule
 from insula.wasm.scheduler import Running
 from insula.wasm.steps import rest_steps, run_steps, start_steps, unbegun
+from insula.wasm.templates import template_of
 from insula.wasm.workers import Lane, Workers
 
 log = logging.getLogger("insula.wasm")
@@ -158,6 +159,7 @@ class NativeProgram:
         self._blueprint = blueprint
         self._template = template_of(blueprint)
         self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
+        self.start_timeout = blueprint.limits.start_timeout
         self._name = name or "this service"
         self._lane = Lane(self._name)
         self._memory = Tenant(blueprint.limits.memory_bytes)
@@ -173,7 +175,7 @@ class NativeProgram:
     def memory(self) -> int:
         return self._memory.bytes
 
-    def instantiate(self) -> asyncio.Future[Instance]:
+    def instantiate(self, scope: Any = None) -> asyncio.Future[Instance]:
         self._check_open()
         engine = self._engine
         engine.guest_memory.start(self._blueprint.code.memory_bytes, self._memory)
@@ -185,7 +187,8 @@ class NativeProgram:
                 retry_after=1.0,
             )
         instance = OwnedInstance(self)
-        seconds = self._blueprint.limits.start_timeout
+        instance.scope = scope
+        seconds = self.start_timeout
         instance.deadline = monotonic() + seconds
         job: Running[Any] = Running(
             self._schedule,
@@ -303,7 +306,10 @@ class NativeProgram:
         instance.scope = scope
         instance.deadline = deadline
         instance.pace = exchange.pace
-        instance.enter()
+        try:
+            instance.enter()
+        except LimitError as error:
+            raise self._ended(instance, error) from None
         job = self._job(instance, exchange, run_steps(instance, exchange, payload), deadline)
         if slow:
             job.begin_in_worker()

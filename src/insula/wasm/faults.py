@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import Any
 
 from wasmtime import TrapCode
 
 from insula.errors import GuestError, InsulaError, LimitError
+from insula.wasm.contract import HostImport
 from insula.wasm.traps import EngineError
 
 log = logging.getLogger("insula.wasm")
@@ -133,3 +135,17 @@ def printable(text: str, most: int = _MAX_LOGGED) -> str:
     if not cut.isprintable():
         cut = "".join(c if c.isprintable() else "?" for c in cut)
     return cut if len(text) <= most else f"{cut}…"
+
+
+def refused(host: HostImport, most: int) -> Any:
+    """The answer to a host call over the bound; LimitError where the import has none."""
+    error = LimitError(f"one call may make {most} host calls", reason="host_calls")
+    if host.refuse is None:
+        raise error
+    return host.refuse(error)
+
+
+def wrong_answer(host: HostImport, answer: Any) -> TypeError:
+    """A mistake of the host function."""
+    right = " or ".join(kind.__name__ for kind in host.answers)
+    return TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not {right}")

@@ -2,8 +2,8 @@
 
 Each instance has a limit of its own. Thousands of instances times that limit is more than any machine has, and most never
 come near it. So the memory that instances have is counted: an instance is weighed when it starts, when it is entered, at
-the end of each slice, and soon after a call. Near the bound idle instances are closed (`relieve`); at the bound none is
-started.
+the end of each slice, where it begins to wait, and in the turn after a call. Near the bound idle instances are closed
+(`relieve`); at the bound none is started.
 
 A guest can take all that it may have in one instruction, before anything is weighed. So the thread that runs one takes a
 lease of the bytes by which it may grow, and gives it back when it comes out. While there is much, the lease is all that the
@@ -38,8 +38,6 @@ _TIMES = 4
 FLOOR = 16 << 20
 #: The part of what is left that a lease may take while memory is scarce and others have leases.
 _PART = 5
-#: Seconds after its call until an instance is weighed that was run on the loop.
-_SOON = 0.05
 
 
 def whole_of_share(share: int) -> int:
@@ -144,8 +142,8 @@ class GuestMemory:
         return _TIMES * (self.most - self._floor * max(0, len(self._tenants) - 1)) // (1 + _TIMES)
 
     def change(self, by: int, tenant: Tenant, *, out_of_lease: int = 0) -> bool:
-        """Counts what an instance has more, or less, of which so much is taken out of its lease; whether all instances are
-        within the bound."""
+        """Counts what an instance has more, or less, of which so much is taken out of its lease. False where all
+        instances have more than they may, and those of its tenant more than what is kept for each."""
         with self._lock:
             self.held += by
             self.leased -= out_of_lease
@@ -155,7 +153,11 @@ class GuestMemory:
             self._asked = self._asked or low
         if low:
             self._loop.call_soon_threadsafe(self._relieve, tenant)
-        return self.held <= self.most
+        return not self.is_over(tenant)
+
+    def is_over(self, tenant: Tenant) -> bool:
+        """Whether all instances have more than they may, and those of this tenant more than what is kept for each."""
+        return self.held > self.most and not self._lacks(tenant)
 
     def lease(self, wanted: int, tenant: Tenant, *, starts: bool = False) -> int:
         """The bytes, at most `wanted`, by which a guest may grow that is about to run. One that starts needs few, and
@@ -183,9 +185,9 @@ class GuestMemory:
             self._look()
 
     def note(self, instance: Weighed) -> None:
-        """An instance is run on the loop: it is weighed soon, also if nobody enters it again."""
+        """An instance is run on the loop: it is weighed in the next turn, also if nobody enters it again."""
         if not self._ran:
-            self._loop.call_later(_SOON, self._weigh_ran)
+            self._loop.call_soon(self._weigh_ran)
         self._ran.append(instance)
 
     def _weigh_ran(self) -> None:

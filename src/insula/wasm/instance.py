@@ -19,7 +19,6 @@ Policy
 
 from __future__ import annotations
 
-import functools
 import inspect
 import logging
 import threading
@@ -29,15 +28,21 @@ from types import CoroutineType
 from typing import Any
 
 from insula.errors import GuestError, InsulaError
-from insula.wasm import wasi
-from insula.wasm.contract import HostImport, OverranError, Signature
-from insula.wasm.faults import MAX_TOLD, StoppedError, exhausted, fault, printable, too_much, unexpected
+from insula.wasm.contract import HostImport, OverranError
+from insula.wasm.faults import (
+    StoppedError,
+    exhausted,
+    fault,
+    refused,
+    too_much,
+    unexpected,
+    wrong_answer,
+)
 from insula.wasm.guest_memory import GuestMemory, Tenant
 from insula.wasm.linking import Blueprint
 from insula.wasm.machine import machine
-from insula.wasm.native import callbacks
 from insula.wasm.native.cell import Cell
-from insula.wasm.native.template import Definition, Template
+from insula.wasm.native.template import Template
 from insula.wasm.pace import SPENT, Pace
 from insula.wasm.traps import EngineError
 from insula.wasm.waits import discard
@@ -74,12 +79,15 @@ class LiveInstance(Cell):
             "_lease",
             "_leased_to_start",
             "_memory_of_all",
+            "_most_calls",
+            "_over",
             "_tenant",
             "_ticker",
             "_wasi",
             "_weight",
         ),
-        *("alive", "deadline", "epoch", "holds", "inline", "leased", "pace", "scope", "stopped", "touched", "wait"),
+        *("alive", "deadline", "epoch", "holds", "home", "inline", "leased", "pace", "scope", "stopped", "touched"),
+        "wait",
     )
 
     def __init__(self, template: Template, blueprint: Blueprint, memory_of_all: GuestMemory, tenant: Tenant) -> None:
@@ -89,11 +97,13 @@ class LiveInstance(Cell):
         self._weight = 0
         self._lease = 0
         self._leased_to_start = False
+        self._over = False  # it took what no guest had left, and nobody saw it in time
         self.leased = False
         self.holds = False
         self.alive = True
         self.stopped = False
         self.touched = False
+        self.home: Any = None
         self.inline = True
         self.deadline = 0.0
         self.pace: Pace | None = None
@@ -102,6 +112,7 @@ class LiveInstance(Cell):
         self._binding: HostImport | Nap
         self._giving = b""
         self._blueprint = blueprint
+        self._most_calls = blueprint.limits.host_calls
         self.limit = blueprint.limits.output_bytes
         self._entered_with = 0
         self._cpu = 0.0
@@ -134,15 +145,18 @@ class LiveInstance(Cell):
 
     def enter(self) -> None:
         """Makes ready for one call, of which `scope`, `deadline` and `pace` are set. In the very epoch of the call before
-        that is enough."""
+        that is enough. LimitError where it has grown unseen, and all guests have more than they may."""
         self.epoch = self._ticker.epoch
         self._entered_with = size = self.size()
-        if size != self._weight:
-            self._weighs(size)
+        if (size != self._weight and not self._weighs(size)) or (self._over and self._is_over()):
+            raise self._memory_of_all.refusal()
         self.slice()
 
     def lease(self) -> None:
-        """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few."""
+        """Before it runs: takes the bytes by which it may grow, and bounds its memory by them where they are few. A start
+        keeps its lease to its end, since its memory cannot be looked at before."""
+        if self.lost and self._lease:
+            return
         self._weighs(self.size() or self._weight)
         wanted = max(0, self.template.memory_bytes - self._weight)
         self._lease = self._memory_of_all.lease(wanted, self._tenant, starts=self.lost)
@@ -159,20 +173,43 @@ class LiveInstance(Cell):
             return True
         return False
 
+    def weigh_waiting(self) -> InsulaError | None:
+        """Counts the memory that it has, where it begins to wait for the host. The error to end it with where it has grown,
+        and all guests have more than they may: what it has taken it could use once it goes on."""
+        size = self.size() or self._weight
+        return None if size == self._weight or self._weighs(size) else self._memory_of_all.refusal()
+
     def weigh_idle(self) -> None:
-        """Counts the memory that it has, some time after a call on the loop."""
+        """Counts the memory that it has, in the turn after a call on the loop. Where all guests have too much by what it
+        has taken, it is not entered again."""
         if self.alive and self.inline and not self.yields:
-            self._weighs(self.size())
+            size = self.size()
+            if size > self._weight and not self._weighs(size):
+                self._over = True
+                self.epoch = -1
+
+    def _is_over(self) -> bool:
+        self._over = self._memory_of_all.is_over(self._tenant)
+        return self._over
 
     def settle(self) -> None:
-        """After it ran: is weighed, and gives back the bytes by which it did not grow."""
+        """After it ran: is weighed, and gives back the bytes by which it did not grow. A bound by few bytes ends with their
+        lease: the next time there may be more."""
+        if self.lost and self.alive:
+            return
         self._weighs(self.size() or self._weight)
+        self._give_back()
+        if self.leased:
+            self.leased = False
+            self.limit_memory(self.template.memory_bytes)
+
+    def _give_back(self) -> None:
         granted, self._lease = self._lease, 0
         self._memory_of_all.settle(granted, self._tenant, starts=self._leased_to_start)
 
     def weigh(self) -> None:
         """LimitError where it has grown and all guests have more than they may."""
-        size = self.size()
+        size = self.size() or self._weight
         if size != self._weight and not self._weighs(size) and size > self._entered_with:
             raise self._memory_of_all.refusal()
 
@@ -200,6 +237,8 @@ class LiveInstance(Cell):
             self.dispose()
         finally:
             self._weighs(0)
+            if self._lease:
+                self._give_back()
         self.scope = self.outcome = self.wait = None
         if self._wasi is None:
             return
@@ -260,14 +299,19 @@ class LiveInstance(Cell):
             raise GuestError(f"the guest's helper exports call {host.module}.{host.name} from within itself")
         self.depth += 1
         try:
+            scope = self.scope
+            if scope is not None:
+                scope.host_calls += 1
+                if scope.host_calls > self._most_calls:
+                    return self._give(host, refused(host, self._most_calls))
             request = host.take(self, args)
             if request is None:
                 return (0,) * len(host.signature.results)
-            answer = host.function(self.scope, request)
-            if isinstance(answer, bytes):
+            answer = host.function(scope, request)
+            if isinstance(answer, host.answers):
                 return self._give(host, answer)
             if type(answer) is not CoroutineType and not inspect.isawaitable(answer):
-                raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
+                raise wrong_answer(host, answer)
             if self.depth > 1 or not self.yields or self.placing:
                 discard(answer)
                 raise GuestError(f"a helper export of the guest calls {host.module}.{host.name}, which has to wait")
@@ -342,8 +386,8 @@ class LiveInstance(Cell):
         answer = outcome()
         if self.stopped:
             raise StoppedError
-        if not isinstance(answer, bytes):
-            raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
+        if not isinstance(answer, host.answers):
+            raise wrong_answer(host, answer)
         self.depth += 1
         try:
             return self._give(host, answer)
@@ -352,10 +396,10 @@ class LiveInstance(Cell):
             if self._due:
                 self._come_due()
 
-    def _give(self, host: HostImport, answer: bytes) -> tuple[int, ...] | None:
+    def _give(self, host: HostImport, answer: Any) -> tuple[int, ...] | None:
         """Writes an answer into the guest; None where the helper export that makes room for it needs more time. Under one
         that is under way already there is no more of it."""
-        if host.place is None or self.depth > 1 or not self.yields or self.placing:
+        if host.place is None or self.depth > 1 or not self.yields or self.placing or not isinstance(answer, bytes):
             return self._checked(host, host.give(self, answer))
         pointer = self.place(host.place[0], max(1, len(answer)))
         if pointer is None:
@@ -391,38 +435,3 @@ class LiveInstance(Cell):
     def exit(self, what: str) -> None:
         """What WASI ends a guest by."""
         raise self.shortage(what) or GuestError(what, reason="exit")
-
-
-def template_of(blueprint: Blueprint) -> Template:
-    """The blueprint, linked. A mistake in a host function's signature is a ValueError."""
-    definitions = []
-    for binding in blueprint.bindings:
-        if binding.host is not None:
-            name = printable(f"{binding.module}.{binding.name}", MAX_TOLD)
-            callback = callbacks.later(binding.signature, functools.partial(_serve, binding.host), name=name)
-            is_later = True
-        else:
-            callback, is_later = _wasi_callback(binding.name)
-        definitions.append(Definition(binding.module, binding.name, binding.signature, callback, is_later))
-    limits = blueprint.limits
-    return Template(
-        blueprint.code.module,
-        dict(blueprint.code.exports),
-        definitions,
-        memory_bytes=limits.memory_bytes,
-        table_elements=limits.table_elements,
-        places=blueprint.code.places,
-    )
-
-
-def _serve(host: HostImport, cell: LiveInstance, args: tuple[int, ...]) -> tuple[int, ...] | None:
-    return cell.serve(host, args)
-
-
-@functools.cache
-def _wasi_callback(name: str) -> tuple[Any, bool]:
-    """One callback a function of WASI, shared by every program of the process; and whether it may wait."""
-    signature: Signature = wasi.FUNCTIONS[name]
-    waits = name in wasi.NAPPING
-    make = callbacks.later if waits else callbacks.now
-    return make(signature, lambda cell, args: cell.serve_wasi(name, args)), waits

@@ -144,7 +144,12 @@ class Running(Generic[T]):
             self._instance.stop()
             self._leave(None)
         elif self._instance.wait is not None:
-            self._wait(self._instance.wait)
+            error = self._instance.weigh_waiting()
+            if error is None:
+                self._wait(self._instance.wait)
+            else:
+                self._instance.alive = False
+                self._leave(_Outcome(True, error=error))
         else:
             self._submit()
 

@@ -25,7 +25,7 @@ import wasmtime
 from insula.errors import GuestError, InsulaError, LimitError
 from insula.wasm.config import make_config
 from insula.wasm.contract import Exchange, HostImport, RefusalError, Signature
-from insula.wasm.faults import StoppedError, exhausted, fault, unexpected
+from insula.wasm.faults import StoppedError, exhausted, fault, refused, unexpected, wrong_answer
 from insula.wasm.linking import Binding, Blueprint
 from insula.wasm.rewrite import ENTER, REFUSED
 from insula.wasm.traps import EngineError, of_error, of_trap
@@ -56,6 +56,7 @@ class ThreadInstance:
     def __init__(self, blueprint: Blueprint, line: Line) -> None:
         self.alive = True
         self.touched = False
+        self.home: Any = None
         self.room_at = 0
         self.room = -1
         self.line = line
@@ -77,8 +78,9 @@ class ThreadInstance:
 
     # A life
 
-    def start(self) -> None:
+    def start(self, scope: Any = None) -> None:
         """Makes the instance and runs its `_initialize`. InsulaError, StoppedError."""
+        self._scope = scope
         try:
             self._start()
             self._may_wait = False
@@ -263,17 +265,22 @@ class ThreadInstance:
             raise GuestError(f"the guest's helper exports call {host.module}.{host.name} from within itself")
         self._nesting += 1
         try:
+            scope, most = self._scope, self._blueprint.limits.host_calls
+            if scope is not None:
+                scope.host_calls += 1
+                if scope.host_calls > most:
+                    return _shape(host.give(self, refused(host, most)))
             request = host.take(self, args)
             if request is None:
                 return zeros
-            answer = host.function(self._scope, request)
+            answer = host.function(scope, request)
             if inspect.isawaitable(answer):
                 if not self._may_wait or self._nesting > 1:
                     discard(answer)
                 self._check_wait(host.name, 1)
                 answer = self.line.wait_for(answer)
-            if not isinstance(answer, bytes):
-                raise TypeError(f"{host.module}.{host.name} answered {type(answer).__name__}, not bytes")
+            if not isinstance(answer, host.answers):
+                raise wrong_answer(host, answer)
             results = host.give(self, answer)
             if len(results) != len(host.signature.results):
                 raise TypeError(f"{host.module}.{host.name} gave {len(results)} results")

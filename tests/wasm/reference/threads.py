@@ -101,19 +101,20 @@ class ThreadProgram:
         self._blueprint = blueprint
         self._instances: set[OwnedInstance] = set()
         self._closed = False
+        self.start_timeout = blueprint.limits.start_timeout
         self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
 
     @property
     def memory(self) -> int:
         return 0  # it is not counted here
 
-    def instantiate(self) -> asyncio.Future[Instance]:
+    def instantiate(self, scope: Any = None) -> asyncio.Future[Instance]:
         self._check_open()
         self._engine.workers.check_room()
         instance = OwnedInstance(self._blueprint, self._engine, self._instances)
 
         def start() -> Instance:
-            instance.start()
+            instance.start(scope)
             return instance
 
         seconds = self._blueprint.limits.start_timeout

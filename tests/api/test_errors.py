@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from insula.edge.admin_errors import error_body, error_headers
+from insula.api.errors import error_body, error_headers
 from insula.errors import CallerError, Code
 
 
@@ -16,11 +16,11 @@ def test_the_message_stands_under_both_names() -> None:
         "message": "there is no such path",
         "hint": "GET / lists them",
     }
-    assert error_headers(error) == {"cache-control": "no-store"}
+    assert error_headers(error) == ((b"cache-control", b"no-store"),)
 
 
 def test_a_reason_and_what_to_do_about_it() -> None:
     error = CallerError("not you", code=Code.UNAUTHENTICATED, reason="token_expired", retry_after=0.2)
     assert json.loads(error_body(error))["reason"] == "token_expired"
-    assert error_headers(error)["www-authenticate"] == 'Bearer realm="insula admin"'
-    assert error_headers(error)["retry-after"] == "1"  # never 0, which would be at once
+    assert dict(error_headers(error))[b"www-authenticate"] == b'Bearer realm="insula admin"'
+    assert dict(error_headers(error))[b"retry-after"] == b"1"  # never 0, which would be at once

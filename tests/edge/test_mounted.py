@@ -1,4 +1,4 @@
-"""The guard in front of a real FastAPI application on a real port."""
+"""A real FastAPI application as what every path leads to, with the rules and the errors of the admin port."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ import pytest
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 
+from insula.api.errors import refuse
+from insula.edge.app import Application
 from insula.edge.asgi import App, Receive, Scope, Send
-from insula.edge.guard import Guard
+from insula.edge.exchange import Asgi, Route
 from insula.edge.listener import Listener, bind
+from insula.edge.local import Token, from_this_machine
+from insula.edge.routes import RouteTable
 from insula.errors import CallerError, InsulaError
 
 
@@ -50,6 +54,9 @@ def _inner(waiting: asyncio.Event) -> App:
         if scope["path"] == "/refuse":
             raise CallerError("no", hint="never", reason="because")
         if scope["path"] == "/wait":
+            task = asyncio.current_task()
+            assert task is not None
+            task.set_name("waits")
             waiting.set()
             await asyncio.Event().wait()
         if scope["path"] == "/raise":
@@ -66,8 +73,10 @@ def _inner(waiting: asyncio.Event) -> App:
 @asynccontextmanager
 async def admin(token: str = "", waiting: asyncio.Event | None = None) -> AsyncIterator[httpx.AsyncClient]:
     sock = bind("127.0.0.1", 0)
-    guard = Guard(_inner(waiting or asyncio.Event()), token=token, max_body=1000)
-    listener = Listener(guard, sock)
+    asgi = Asgi(_inner(waiting or asyncio.Event()), refuse)
+    route = Route(asgi, "/", frozenset(), max_body=1000, bound="packages.max_bytes")
+    rule = Token(token, frozenset((b"/api/v1/health",))) if token else from_this_machine
+    listener = Listener(Application(RouteTable((), [(b"/", route)]), missing=route, rules=(rule,)), sock)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:
         yield http
@@ -135,7 +144,7 @@ async def test_a_request_that_the_stop_cuts_off_gets_a_whole_answer(caplog: pyte
     async with admin(waiting=waiting) as http:
         asked = asyncio.create_task(http.get("/wait"))
         await waiting.wait()
-        [cut_off] = [task for task in asyncio.all_tasks() if "AsgiRequest._run" in repr(task)]
+        [cut_off] = [task for task in asyncio.all_tasks() if task.get_name() == "waits"]
         cut_off.cancel("the server stops")
         answer = await asked
     assert (answer.status_code, answer.json()["code"], answer.headers["retry-after"]) == (503, "unavailable", "1")

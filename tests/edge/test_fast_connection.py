@@ -649,7 +649,7 @@ async def test_a_connection_that_is_gone_asks_nothing_more() -> None:
         assert connection._begun
         writer.transport.abort()
         await until(lambda: not connections(here.lane))
-        assert (connection._begun, connection._rest) == (b"", None)
+        assert (connection._begun, connection._second) == (b"", None)
         reader, writer = await here.lane.connect()
         writer.write(post())
         await reader.readuntil(b"hello")

@@ -79,3 +79,37 @@ async def test_a_request_that_the_server_holds_is_not_its_clients_fault(monkeypa
         assert here.drops == {}
         assert unread.held == 0
         writer.close()
+
+
+@pytest.mark.parametrize("lane", [False, True], ids=["ordinary road", "lane"])
+@pytest.mark.parametrize("count", [2, 40, 200])
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_all_that_came_before_the_end_is_answered(
+    lane: bool, count: int, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what waits for a later turn: one turn answers some dozens of a connection, and begins what it has time for."""
+    if not at_once:
+        monkeypatch.setattr("insula.edge.intake.BUDGET", 0.0)
+    request = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    async with street(lane=lane) as here:
+        clients = [await here.connect() for _ in range(20)]
+        for _, writer in clients:
+            writer.write(request * count)
+            writer.write_eof()
+        for reader, writer in clients:
+            assert len(answers(await reader.read())) == count
+            writer.close()
+
+
+@pytest.mark.parametrize("lane", [False, True], ids=["ordinary road", "lane"])
+async def test_what_comes_behind_a_late_answer_is_answered_too(lane: bool) -> None:
+    request = b"POST /echo%b HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello"
+    async with street(lane=lane) as here:
+        reader, writer = await here.connect()
+        writer.write(request % b"?later" + request % b"" * 5)
+        writer.write_eof()
+        await here.probe.asked.wait()
+        here.probe.pending[0].set_result(Response(200, (), b"at last"))
+        found = answers(await reader.read())
+        assert [body for _, _, body in found] == [b"at last", *[b"hello"] * 5]
+        writer.close()

@@ -34,6 +34,7 @@ class Waits(Told):
     def answer(self, head: Head, kind: bytes, body: bytes) -> Answer:
         if body == b"now":
             return Response(200, PLAIN, b"at once")
+        self.asked.append((head.path, tuple(head.headers), body))
         waited: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.begun.append(waited)
         return Later(waited, self.finish)
@@ -354,3 +355,30 @@ async def test_a_turn_gives_up_a_bounded_number(how: str, monkeypatch: pytest.Mo
         assert max(cancelled.values()) <= 2
         for _, writer in clients:
             writer.close()
+
+
+@pytest.mark.parametrize("size", [100, 100_000], ids=["small", "compressed in a thread"])
+async def test_what_comes_behind_a_late_answer_keeps_its_order_and_its_body(size: int) -> None:
+    """The ordinary road finishes a large answer: it must not take the place of a request that is half read."""
+    async with roads(LIMITS) as here:
+        waits = waiting(here.lane, lambda result: Response(200, PLAIN, result * size))
+        reader, writer = await here.lane.connect()
+        gzipped = b"Accept-Encoding: gzip\r\nX-Request-Id: "
+        second = post(b"second", gzipped + b"b\r\n")
+        writer.write(post(b"first", gzipped + b"a\r\n") + second[:-3])
+        await until(lambda: waits.begun)
+        waits.begun[0].set_result(b"1")
+        assert b"x-request-id: a" in await reader.readuntil(b"\r\n\r\n")
+        writer.write(second[-3:])
+        await until(lambda: len(waits.begun) == 2)
+        writer.write(post(b"third", gzipped + b"c\r\nConnection: close\r\n"))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(waits.begun) == 2, "one after the other"
+        waits.begun[1].set_result(b"2")
+        await until(lambda: len(waits.begun) == 3)
+        waits.begun[2].set_result(b"3")
+        rest = await reader.read()
+        assert rest.index(b"x-request-id: b") < rest.index(b"x-request-id: c")
+        assert [body for _, _, body in waits.asked] == [b"first", b"second", b"third"]
+        writer.close()

@@ -192,19 +192,30 @@ class Connection(asyncio.Protocol):
         return self._request is not None and not self._request.over and self._request.cut_off()
 
     def eof_received(self) -> bool:
-        """The client is gone, or has no more to say, which cannot be told apart: what was written has its time, and a
-        request that is being answered has a moment (`HEARD_OUT`). Whether the transport stays open for that."""
-        if not self.busy():
+        """The client is gone, or has no more to say, which cannot be told apart: what was written has its time, and what has
+        come is still answered, where each answer may take a moment (`HEARD_OUT`). Whether the transport stays open."""
+        if not self.busy() and not self._held:
             self._ending.whole()
             return False
-        self._last = self._heard_out = True
+        self._heard_out = True
         self._stop_after()
         self._wait(HEARD_OUT, self._lose_patience)
         return True
 
     def _lose_patience(self) -> None:
-        if not self._ending.begun:
+        if self._held and not self.busy():  # it is the server that is late, or the client takes its answers slowly
+            self._wait(HEARD_OUT, self._lose_patience)
+        elif not self._ending.begun:
             self._ending.whole()
+
+    def _rest(self) -> None:
+        """All that has come is answered."""
+        if self._heard_out:
+            self.shut()
+            return
+        if self._last:  # the stop has left a moment for the rest of a request that has begun
+            self._wait(MOMENT, self._shut_quiet)
+        self._idle.start()
 
     def abort(self) -> None:
         """Ends the connection at once, whatever is under way."""

@@ -40,7 +40,7 @@ SECOND_READ = 0.02
 class FastConnection(HttpConnection):
     """One connection of a listener with a lane."""
 
-    __slots__ = (*("_begun", "_ended", "_intake", "_lane", "_memo", "_new_blocks", "_plain", "_rest", "_waits"),)
+    __slots__ = (*("_begun", "_ended", "_intake", "_lane", "_memo", "_new_blocks", "_plain", "_second", "_waits"),)
 
     def __init__(self, shared: Connections, loop: asyncio.AbstractEventLoop, lane: Lane) -> None:
         super().__init__(shared, loop)
@@ -52,7 +52,7 @@ class FastConnection(HttpConnection):
         self._plain = False  # nothing is under way here: see `_settled`
         self._new_blocks = 0  # in a row
         self._begun = b""  # a message whose head the lane takes and whose rest is awaited
-        self._rest: asyncio.TimerHandle | None = None
+        self._second: asyncio.TimerHandle | None = None
 
     def connection_lost(self, _: Exception | None) -> None:
         self._plain = False
@@ -172,7 +172,7 @@ class FastConnection(HttpConnection):
             if size - end < known.length:
                 if patient:
                     self._begun = data[start:]
-                    self._rest = self.loop.call_later(SECOND_READ, self._give_up_begun)
+                    self._second = self.loop.call_later(SECOND_READ, self._give_up_begun)
                     self._idle.since = monotonic()
                 else:
                     self._feed(data[start:])
@@ -185,6 +185,8 @@ class FastConnection(HttpConnection):
                 self._wait_for(answer)
                 if start < size:
                     super()._received(data[start:])
+                elif self._heard_out:
+                    self._stop_after()
                 return
             self.transport.write(answer)
             if start == size:
@@ -193,7 +195,7 @@ class FastConnection(HttpConnection):
                 until = monotonic() + TURN
             count += 1
             patient = True
-        self._idle.start()
+        self._rest()
 
     def _sent_ahead(self) -> int:
         return super()._sent_ahead() + len(self._begun)
@@ -247,9 +249,9 @@ class FastConnection(HttpConnection):
 
     def _take_begun(self) -> bytes:
         """What has come of a message that waits for its rest; it waits no longer."""
-        if self._rest is not None:
-            self._rest.cancel()
-            self._rest = None
+        if self._second is not None:
+            self._second.cancel()
+            self._second = None
         begun, self._begun = self._begun, b""
         return begun
 

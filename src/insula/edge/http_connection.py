@@ -19,7 +19,7 @@ from collections.abc import Callable
 
 from insula.edge.asgi_request import AsgiRequest, scope_of
 from insula.edge.become import BECOME
-from insula.edge.connection import MOMENT, Connection
+from insula.edge.connection import HEARD_OUT, Connection
 from insula.edge.connections import Connections
 from insula.edge.http1 import Data, End, Event, Refused, RequestHead, Stage
 from insula.edge.last_words import HTTP_1_1_REQUIRED, Last
@@ -132,6 +132,8 @@ class HttpConnection(Connection):
             finally:  # what came before a failure is sound
                 self._heed()
         self._read_clock.watch()
+        if self._heard_out:
+            self._stop_after()
 
     def _heed(self) -> None:
         """Does what the events say, up to a head that has to wait."""
@@ -211,6 +213,8 @@ class HttpConnection(Connection):
         """A request was answered, and the connection goes on."""
         self._request = None
         self.flow.resume_reading()
+        if self._heard_out:
+            self._wait(HEARD_OUT, self._lose_patience)
         if self._farewell:
             self._say(self._farewell)
             return
@@ -222,10 +226,8 @@ class HttpConnection(Connection):
                 self._count_ahead()
         except Exception as error:
             self._broken(error)
-        if not self.busy() and not self._ending.begun:
-            if self._last:  # the stop has left a moment for the rest of a request that has begun
-                self._wait(MOMENT, self._shut_quiet)
-            self._idle.start()
+        if not self.busy() and not self._ending.begun and not self._reader.begun:
+            self._rest()
 
     # the end
 

@@ -192,8 +192,8 @@ class Connection(asyncio.Protocol):
         return self._request is not None and not self._request.over and self._request.cut_off()
 
     def eof_received(self) -> bool:
-        """The client is gone, or has no more to say, which cannot be told apart: what was written has its time, and what has
-        come is still answered, where each answer may take a moment (`HEARD_OUT`). Whether the transport stays open."""
+        """The client is gone, or has no more to say, which cannot be told apart: what was written has its time, and what
+        has come is still answered, where each answer may take a moment (`HEARD_OUT`). Whether the transport stays open."""
         if not self.busy() and not self._held:
             self._ending.whole()
             return False

@@ -11,7 +11,6 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -55,6 +54,7 @@ from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.folder import DataFolder
 from insula.storage.state import StateRepository
+from insula.times import rfc3339
 from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.service import Codecs
 from insula.transcoding.store import MessageStore
@@ -273,7 +273,7 @@ def _admin(settings: Settings, manager: DeploymentManager, metrics: Metrics, fac
     def health() -> dict[str, object]:
         return {
             "status": "healthy" if facts.ready else "unhealthy",
-            "timestamp": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "timestamp": rfc3339(),
         }
 
     token = settings.admin_token

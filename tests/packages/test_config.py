@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.errors import PackageError
-from insula.packages.config import nearest, read_config, write_config
+from insula.packages.config import read_config, write_config
 from insula.packages.deployable import LIMIT_BOUNDS, ServiceLimits
 from insula.packages.package import PackageConfig
 
@@ -137,8 +137,3 @@ def test_any_object_is_read_or_refused(document: dict[str, object]) -> None:
         read_config(json.dumps({"name": "a", "version": "1"} | document).encode())
     except PackageError:
         pass
-
-
-def test_nearest() -> None:
-    assert nearest("Okra.Json", ["okra.json", "x"]) == "okra.json"
-    assert nearest("zzz", ["okra.json"]) is None

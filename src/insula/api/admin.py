@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from functools import cache
 from typing import NoReturn
 
@@ -25,6 +24,7 @@ from insula.edge.page import PAGE_HEADERS
 from insula.edge.routes import RouteTable
 from insula.edge.sharing import media_type
 from insula.errors import CallerError, Code, InsulaError
+from insula.times import rfc3339
 
 HEALTH = "/api/v1/health"
 GZIP = ("application/gzip", "application/x-gzip")
@@ -88,7 +88,7 @@ def _server(parts: AdminParts) -> list[Operation]:
 
     def health(_: Asked) -> Response:
         status = parts.status()
-        now = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+        now = rfc3339(precision="seconds")
         return json_answer(Health(status, now), 200 if status == "healthy" else 503)
 
     made = [

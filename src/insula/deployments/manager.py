@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from insula.deployments.starting import Start
 from insula.deployments.stopwatch import Stopwatch
 from insula.deployments.sweeping import Sweeping
 from insula.errors import CallerError, Code, InsulaError, UnavailableError
+from insula.times import rfc3339
 
 if TYPE_CHECKING:
     from insula.deployments.attempts import Attempts
@@ -136,7 +136,9 @@ class DeploymentManager:
             watch.done("read")
 
             def write() -> Awaitable[DeploymentRow]:
-                return self._repository.pop_to_previous(service_id, expected_digest=present.digest, deployed_at=_now())
+                return self._repository.pop_to_previous(
+                    service_id, expected_digest=present.digest, deployed_at=rfc3339()
+                )
 
             return await self._apply(Change(deployable, write), history[0].source, watch, plan=plan)
 
@@ -190,7 +192,7 @@ class DeploymentManager:
                     digest=deployable.digest,
                     version=deployable.version,
                     source=source,
-                    deployed_at=_now(),
+                    deployed_at=rfc3339(),
                     expected_digest=present.digest if present else None,
                 )
 
@@ -249,7 +251,3 @@ class DeploymentManager:
 def _told(source: str) -> str:
     """The source as it is written down and listed: a query is cut off, since a presigned URL has its key there."""
     return source.partition("?")[0].partition("#")[0]
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -10,7 +10,6 @@ import asyncio
 import html
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any
 
 from insula.edge.exchange import Answer, Answerer, Head, Response, Route
@@ -18,6 +17,7 @@ from insula.edge.metrics import Metrics
 from insula.edge.page import PAGE_HEADERS, more, page, table
 from insula.edge.rest import json_response, refusal
 from insula.errors import InsulaError
+from insula.times import rfc3339
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +43,6 @@ class Status:
     max_connections: int
     active_sessions: int = 0
     mode: str = "server"
-
-
-def timestamp() -> str:
-    """Now, in UTC, as RFC 3339."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Plain:
@@ -139,15 +134,15 @@ def plain_routes(sources: Sources) -> Iterator[tuple[bytes, Route]]:
         return pages.of(sources.welcome(), as_page=wants_page(head))
 
     def health(_: Head) -> Response:
-        return json_response({"status": "healthy", "timestamp": timestamp(), **sources.parts()})
+        return json_response({"status": "healthy", "timestamp": rfc3339(), **sources.parts()})
 
     def api_health(_: Head) -> Response:
         state = sources.ready()
-        return json_response({"status": state or "healthy", "time": timestamp()}, 503 if state else 200)
+        return json_response({"status": state or "healthy", "time": rfc3339()}, 503 if state else 200)
 
     def ready(_: Head) -> Response:
         state = sources.ready()
-        return json_response({"status": state or "ready", "timestamp": timestamp()}, 503 if state else 200)
+        return json_response({"status": state or "ready", "timestamp": rfc3339()}, 503 if state else 200)
 
     def status(_: Head) -> Response:
         told = sources.status()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -24,6 +23,7 @@ from insula.host.options import no_options
 from insula.host.parameters import read
 from insula.host.scope import Phase, Scope
 from insula.host.services import HostServices
+from insula.times import rfc3339
 
 
 class _Pair(msgspec.Struct, gc=False):
@@ -50,13 +50,13 @@ _contexts = msgspec.json.Encoder()
 
 def _get(scope: Scope, _parameters: bytes) -> bytes:
     call = scope.call
-    deadline = datetime.fromtimestamp(time.time() + call.remaining(), UTC)
+    deadline = rfc3339(time.time() + call.remaining())
     principal = None if call.principal is None else _Principal(call.principal.subject, call.principal.roles)
     return _contexts.encode(
         _Context(
             principal,
             call.metadata,
-            deadline.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            deadline,
             call.traceparent,
             call.idempotency_key,
         )

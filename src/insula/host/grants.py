@@ -9,13 +9,13 @@ compiled, with the line that would allow it.
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from insula.calls import ServiceId, written_for
 from insula.errors import CallerError, Code, PackageError
+from insula.spelling import nearest
 
 ALWAYS = frozenset({"okra.context"})
 
@@ -91,8 +91,8 @@ class Grants:
 
 
 def _unknown(api: str, known: frozenset[str], manifest: str) -> PackageError:
-    near = difflib.get_close_matches(api, known, n=1)
+    near = nearest(api, known)
     return PackageError(
         f"{manifest} asks for the host API {api[:80]!r}, which this server does not have",
-        hint=f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(known))}",
+        hint=f"did you mean {near}?" if near else f"it has {', '.join(sorted(known))}",
     )

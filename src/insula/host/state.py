@@ -8,7 +8,6 @@ Values pass through as the JSON text that the guest wrote.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -21,6 +20,7 @@ from insula.host.options import no_options
 from insula.host.parameters import Numbers, read
 from insula.host.scope import Scope
 from insula.storage.state import MAX_LIST, MAX_TTL, MAX_VALUE, StateRepository, StateValue
+from insula.times import rfc3339
 
 #: Seconds past the call's deadline that the database is given.
 SLACK = 0.25
@@ -212,8 +212,7 @@ async def _run(method: Callable[[Scope, S], Awaitable[Any]], asked: S, scope: Sc
 
 
 def _shown(value: StateValue) -> _Value:
-    written = datetime.fromtimestamp(value.modified / 1000, UTC)
-    stamp = written.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    stamp = rfc3339(value.modified / 1000)
     return _Value(msgspec.Raw(value.data.encode()), value.version, stamp)
 
 

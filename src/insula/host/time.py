@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +20,7 @@ from insula.host.options import no_options
 from insula.host.parameters import read
 from insula.host.scope import Scope
 from insula.host.services import HostServices
+from insula.times import rfc3339
 
 
 class _Sleep(msgspec.Struct, gc=False):
@@ -83,10 +83,9 @@ class ServiceTime(Configured):
 
     def _now(self, _scope: Scope, _parameters: bytes) -> bytes:
         milliseconds = self.now()
-        stamp = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
         return b'{"timestamp":%d,"timezone":"UTC","iso8601":"%b"}' % (
             milliseconds,
-            stamp.replace("+00:00", "Z").encode(),
+            rfc3339(milliseconds / 1000).encode(),
         )
 
     def _sleep_for(self, _scope: Scope, parameters: bytes) -> Awaitable[bytes]:

@@ -6,9 +6,8 @@ strictly, and so is a key that is nearly one of them: a misspelt grant that is s
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -16,6 +15,7 @@ import msgspec
 from insula.errors import PackageError
 from insula.packages.deployable import LIMIT_BOUNDS, ServiceLimits
 from insula.packages.package import PackageConfig
+from insula.spelling import nearest
 
 FILE = "okra.json"
 _BOM = b"\xef\xbb\xbf"
@@ -46,13 +46,6 @@ def read_config(data: bytes) -> PackageConfig:
 def write_config(config: PackageConfig) -> bytes:
     """The configuration as indented JSON, the same bytes for the same configuration."""
     return msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n"
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that somebody who wrote `name` most likely meant."""
-    folded = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower()[:64], folded, n=1, cutoff=0.6)
-    return folded[found[0]] if found else None
 
 
 def check_depth(file: str, value: Any) -> None:
@@ -94,8 +87,8 @@ def _at_line(message: str, data: bytes) -> str:
 
 def _check_names(document: Mapping[str, Any]) -> None:
     for key in document:
-        if key not in _KNOWN and (meant := difflib.get_close_matches(_snake(key), _OURS, n=1, cutoff=0.8)):
-            raise PackageError(f"{FILE} has no key {key[:64]!r}", hint=f"did you mean {meant[0]}?")
+        if key not in _KNOWN and (meant := nearest(_snake(key), _OURS, least=0.8)):
+            raise PackageError(f"{FILE} has no key {key[:64]!r}", hint=f"did you mean {meant}?")
     for key, example in (("name", "Greeter"), ("version", "1.0.0")):
         if key not in document:
             raise PackageError(f"{FILE} lacks {key}", hint=f'add "{key}": "{example}"')

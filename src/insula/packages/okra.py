@@ -16,12 +16,13 @@ import msgspec
 from insula.errors import PackageError
 from insula.packages.agreement import difference
 from insula.packages.archive import Extracted, extract
-from insula.packages.config import check_depth, nearest, read_config
+from insula.packages.config import check_depth, read_config
 from insula.packages.deployable import MB
 from insula.packages.descriptor import check_descriptor
 from insula.packages.gzipped import Limits
 from insula.packages.package import Package
 from insula.schema.model import Schema, read_description
+from insula.spelling import nearest
 
 WASM = "service.wasm"
 CONFIG = "okra.json"

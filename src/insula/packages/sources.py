@@ -18,12 +18,12 @@ from urllib.parse import unquote_to_bytes
 
 from insula.errors import CallerError, DeadlineError
 from insula.packages import outbound
-from insula.packages.config import nearest
 from insula.packages.deployable import Deployable
 from insula.packages.depot import Depot
 from insula.packages.files import read_file
 from insula.packages.gzipped import Limits
 from insula.packages.objects import read_object
+from insula.spelling import nearest
 
 _MAX_SOURCE = 4096
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")

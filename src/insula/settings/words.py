@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from types import UnionType
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
+from insula import spelling
 from insula.settings.secret import Secret
 
 
@@ -85,7 +85,4 @@ def nearest(wrong: str, real: Iterable[str]) -> str:
     section = wrong.partition(".")[0]
     keys = list(real)
     here = [key for key in keys if key.partition(".")[0] == section]
-    close = difflib.get_close_matches(wrong, here, n=1, cutoff=0.0) or difflib.get_close_matches(
-        wrong, keys, n=1, cutoff=0.0
-    )
-    return close[0] if close else ""
+    return spelling.nearest(wrong, here, least=0.0) or spelling.nearest(wrong, keys, least=0.0) or ""

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from insula import spelling
 from insula.settings.secret import Secret
+from insula.spelling import nearest as most_like
 
 
 def bare(annotation: Any) -> Any:
@@ -85,4 +85,4 @@ def nearest(wrong: str, real: Iterable[str]) -> str:
     section = wrong.partition(".")[0]
     keys = list(real)
     here = [key for key in keys if key.partition(".")[0] == section]
-    return spelling.nearest(wrong, here, least=0.0) or spelling.nearest(wrong, keys, least=0.0) or ""
+    return most_like(wrong, here, least=0.0) or most_like(wrong, keys, least=0.0) or ""

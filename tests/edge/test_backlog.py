@@ -186,6 +186,19 @@ async def test_requests_that_are_sent_ahead_are_not_parsed(lane: bool, first: by
         writer.close()
 
 
+@pytest.mark.parametrize("lane", [False, True])
+async def test_what_was_sent_ahead_is_counted_no_longer_once_it_is_answered(lane: bool) -> None:
+    """Also where it was parsed already, in one slice with the end of the body before it."""
+    async with street(lane=lane) as here:
+        reader, writer = await here.connect()
+        chunked = b"POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
+        second = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 1800\r\n\r\n" + b"x" * 1800
+        writer.write(chunked + b"5\r\nhello\r\n0\r\n\r\n" + second)
+        await reader.readuntil(b"x" * 1800)
+        assert here.listener._shared.unread.held == 0
+        writer.close()
+
+
 async def test_half_a_message_that_waits_in_the_lane_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("insula.edge.fast_connection.SECOND_READ", 60.0)
     async with street(lane=True) as here:

@@ -190,6 +190,27 @@ def test_whether_the_client_waits_for_100() -> None:
     assert first.expects
 
 
+def test_a_client_of_http_1_0_waits_for_no_100() -> None:
+    """It may take the 100 for the answer (RFC 9110, 10.1.1)."""
+    [first] = read(reader(), b"POST / HTTP/1.0\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n")
+    assert not first.expects
+
+
+@pytest.mark.parametrize(
+    ("target", "host"),
+    [
+        (b"http://b/path", b"b"),
+        (b"http://b:81/path?x", b"b:81"),
+        (b"http://[::1]:81/path", b"[::1]:81"),
+        (b"/path", b"a"),
+        (b"/http://b/", b"a"),
+    ],
+)
+def test_the_host_of_a_target_that_is_a_whole_url_counts(target: bytes, host: bytes) -> None:
+    first, _ = read(reader(), b"GET %b HTTP/1.1\r\nX-A: 1\r\nHost: a\r\n\r\n" % target)
+    assert first.headers == [(b"x-a", b"1"), (b"host", host)]
+
+
 def test_a_slice_ends_with_a_head_or_a_body() -> None:
     """So whoever feeds it decides after each whether the next one is read."""
     each = reader()

@@ -117,8 +117,9 @@ class AsgiRequest:
         return self.complete or self._left
 
     def cut_off(self) -> bool:
-        """The server stops, and this request has had its grace: the application is told by a cancellation."""
-        return self._task is not None and self._task.cancel("the server stops")
+        """The server stops, and this request has had its grace. The listener cancels its task, with those of clients that
+        have left."""
+        return False
 
     # the task
 

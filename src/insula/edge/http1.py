@@ -265,7 +265,11 @@ class Reader:
             else:
                 self._reject(Last.UPGRADE)
         keep_alive = version != "1.0" and parser.should_keep_alive() and not self._ignores_upgrade
-        expects = any(name == b"expect" and value.lower() == b"100-continue" for name, value in headers)
+        expects = version != "1.0" and any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in headers
+        )
+        if not target.startswith(b"/"):
+            headers = _with_host_of(target, headers)
         return RequestHead(parser.get_method().decode(), target, version, headers, keep_alive, expects, self._upgrade)
 
     def on_body(self, piece: bytes) -> None:
@@ -283,3 +287,13 @@ class Reader:
             self.stages += 1
             self._silent = 0
             self.events.append(_END)
+
+
+def _with_host_of(target: bytes, headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The fields of a request whose target is a whole URL: its host counts in place of the field (RFC 9112, 3.2.2)."""
+    url = httptools.parse_url(target)
+    if url.host is None:
+        return headers
+    host = b"[%b]" % url.host if b":" in url.host else url.host
+    authority = host if url.port is None else b"%b:%d" % (host, url.port)
+    return [(name, authority if name == b"host" else value) for name, value in headers]

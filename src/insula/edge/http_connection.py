@@ -224,6 +224,8 @@ class HttpConnection(Connection):
                 data, self._held = self._held, b""
                 self._feed(data)
                 self._count_ahead()
+            elif self._ahead.counted:
+                self._count_ahead()
         except Exception as error:
             self._broken(error)
         if not self.busy() and not self._ending.begun and not self._reader.begun:

@@ -138,9 +138,9 @@ class Listener:
         shared.stop_clock()
 
     def _cut_off(self) -> None:
-        shared = self._shared
-        cut = sum(connection.cut_off() for connection in list(shared.live))
-        for task in list(shared.tasks):  # of a client that has left as well
-            cut += not task.cancelling() and task.cancel("the server stops")
+        shared, loop = self._shared, asyncio.get_running_loop()
+        cut = sum(connection.cut_off() for connection in list(shared.live)) + len(shared.tasks)
+        for task in shared.tasks:
+            loop.call_soon(task.cancel, "the server stops")  # one that has not begun would end without an answer
         if cut:
             _log.warning("%d requests on port %d were cut off by the stop", cut, self.port)

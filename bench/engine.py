@@ -30,7 +30,7 @@ from insula import interpreter
 from insula.abi.okra import OkraAbi
 from insula.calls import Call, Reply, ServiceId
 from insula.services.service import Service, ServiceOptions
-from insula.wasm.contract import Exchange, HostFunction, Limits, Program, WasiOptions
+from insula.wasm.contract import Exchange, GuestLimits, HostFunction, Program, WasiOptions
 from insula.wasm.engine import NativeEngine, OwnedInstance
 
 BODY = b'{"a":20,"b":22}'
@@ -97,7 +97,7 @@ async def make(
     path.write_bytes(wasmtime.wat2wasm(text))
     module = await engine.load(path, sha256(path.read_bytes()).hexdigest())
     abi = OkraAbi()
-    program = engine.link(module, abi.imports({"run_host_api": host} if host else {}), Limits(), WasiOptions())
+    program = engine.link(module, abi.imports({"run_host_api": host} if host else {}), GuestLimits(), WasiOptions())
     exchange = abi.exchange(module.exports, "echo", 0)
     service = Service(
         ServiceId("bench", "Echo", "v1"),

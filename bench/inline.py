@@ -18,7 +18,7 @@ from insula.edge.admission import Identified
 from insula.edge.app import Application
 from insula.edge.exchange import Answerer, Head, Response, Route
 from insula.edge.lane import Lane
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.listener import Listener, bind
 from insula.edge.rest import JSON, refusal
 from insula.edge.routes import RouteTable
@@ -80,7 +80,7 @@ async def main(port: int, road: str, handler: str) -> None:
     """Serves until it is killed."""
     app = Application(table(handler), missing=missing_route(), rules=(Identified(),))
     lane = Lane(app) if road == "lane" else None
-    listener = Listener(app, bind("127.0.0.1", port), Limits(), dropped=app.metrics.dropped, lane=lane)
+    listener = Listener(app, bind("127.0.0.1", port), ConnectionLimits(), dropped=app.metrics.dropped, lane=lane)
     await listener.start()
     await asyncio.get_running_loop().create_future()
 

@@ -44,7 +44,7 @@ from tests.test_house import KNOWS, SOURCE
 from tests.toolchains import needs
 
 if TYPE_CHECKING:
-    from insula.storage.state import StateRepository
+    from insula.storage.guest_state import StateRepository
 
 REPOSITORY = Path(__file__).parent.parent
 FILES = sorted(

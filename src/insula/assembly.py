@@ -53,7 +53,7 @@ from insula.settings.sections import LimitSettings
 from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
 from insula.storage.folder import DataFolder
-from insula.storage.state import StateRepository
+from insula.storage.guest_state import StateRepository
 from insula.times import rfc3339
 from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.service import Codecs

@@ -31,7 +31,7 @@ from insula.background import told
 from insula.deployments.contract import Deployments
 from insula.edge.asgi import App, Receive, Scope, Send
 from insula.edge.lane import Lane
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.listener import Listener, bind
 from insula.errors import Code, ConfigurationError, InsulaError
 from insula.logs import Logs
@@ -227,7 +227,7 @@ class Server:
 
     async def _open(self, house: House) -> None:
         limits = self.settings.limits
-        public = Limits(
+        public = ConnectionLimits(
             max_connections=limits.max_connections,
             max_head=limits.header_bytes,
             max_target=limits.target_bytes,
@@ -240,7 +240,7 @@ class Server:
             write_timeout=limits.write_timeout_ms / 1000,
             max_unread=limits.held_mb << 20,
         )
-        admin = Limits(max_connections=limits.max_admin_connections, body_timeout=self._admin_body_timeout())
+        admin = ConnectionLimits(max_connections=limits.max_admin_connections, body_timeout=self._admin_body_timeout())
         dropped = house.metrics.dropped
         self._listeners = [
             Listener(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from insula.abi.okra import FIRST_BUFFER, MAX_ERROR_TEXT, MAX_HOST_REQUEST, OkraAbi
 from insula.errors import Code, GuestError, InsulaError, LimitError, PackageError
-from insula.wasm.contract import Engine, Guest, Limits, RefusalError, Signature, WasiOptions
+from insula.wasm.contract import Engine, Guest, GuestLimits, RefusalError, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine
 from tests.guests import digest, wat
 from tests.wasm.rig import Rig
@@ -290,7 +290,7 @@ async def host_calls(engine: Engine, method: str, payload: bytes = b"{}") -> tup
 
     offered = ABI.imports({"run_host_api": api, "next": lambda scope, request: b"next:" + request, "other": api})
     assert [entry.name for entry in offered] == ["run_host_api", "next"]
-    program = engine.link(module, offered, Limits(), WasiOptions())
+    program = engine.link(module, offered, GuestLimits(), WasiOptions())
     instance = await program.instantiate()
     exchange = ABI.exchange(module.exports, method, 0)
     answer = program.runner(exchange)(instance, payload, None, time.monotonic() + 10)
@@ -341,7 +341,7 @@ async def test_a_result_of_the_one_call_is_checked_each_time(
 ) -> None:
     path = wat(SAYS)
     module = await engine.load(path, digest(path))
-    program = engine.link(module, [], Limits(output_bytes=2000 if length == 2001 else 1 << 20), WasiOptions())
+    program = engine.link(module, [], GuestLimits(output_bytes=2000 if length == 2001 else 1 << 20), WasiOptions())
     run = program.runner(ABI.exchange(module.exports, "m", 0))
     instance = await program.instantiate()
 
@@ -365,7 +365,7 @@ async def test_the_buffer_is_asked_for_once_where_it_holds_the_input(cache: Path
     """The engine goes the short way from the second call on: the exchange is not asked."""
     engine = await NativeEngine.open(cache)
     path = wat(SAYS)
-    program = engine.link(await engine.load(path, digest(path)), [], Limits(), WasiOptions())
+    program = engine.link(await engine.load(path, digest(path)), [], GuestLimits(), WasiOptions())
     exchange = ABI.exchange({**EXPORTS, **ONE_CALL}, "m", 0)
     begun: list[bytes] = []
 
@@ -393,7 +393,7 @@ async def test_a_buffer_in_memory_that_has_just_grown(engine: Engine) -> None:
         )
     )
     module = await engine.load(path, digest(path))
-    program = engine.link(module, [], Limits(), WasiOptions())
+    program = engine.link(module, [], GuestLimits(), WasiOptions())
     run = program.runner(ABI.exchange(module.exports, "m", 0))
     instance = await program.instantiate()
     for size in (8, 100, FIRST_BUFFER):
@@ -406,7 +406,7 @@ async def test_a_buffer_in_memory_that_has_just_grown(engine: Engine) -> None:
 async def test_a_buffer_that_is_smaller_than_was_asked_for(engine: Engine) -> None:
     path = wat(SAYS)
     module = await engine.load(path, digest(path))
-    program = engine.link(module, [], Limits(), WasiOptions())
+    program = engine.link(module, [], GuestLimits(), WasiOptions())
     run = program.runner(ABI.exchange(module.exports, "m", 0))
     instance = await program.instantiate()
     for size, fits in ((8, True), (64, True), (65, False)):

@@ -11,7 +11,7 @@ import pytest
 
 from insula.abi.shapes import host_import
 from insula.errors import GuestError, InsulaError, LimitError
-from insula.wasm.contract import Engine, Limits, WasiOptions
+from insula.wasm.contract import Engine, GuestLimits, WasiOptions
 from tests.guests import digest, wat
 from tests.wasm.test_contract import Scope, Steps
 
@@ -90,7 +90,7 @@ class Host:
         imports = [
             host_import("rune", name, *shape, self._function(name), max_text=1 << 16) for name, shape in SHAPES.items()
         ]
-        program = self.engine.link(module, imports, Limits(), WasiOptions())
+        program = self.engine.link(module, imports, GuestLimits(), WasiOptions())
         instance = await program.instantiate()
         scope = Scope()
         try:

@@ -21,7 +21,7 @@ from insula.packages.deployable import Deployable
 from insula.services.generation import Generation
 from insula.services.limits import in_force
 from insula.services.registry import Registry
-from insula.services.state import State
+from insula.services.states import State
 from insula.storage.deployments import DeploymentRow
 from tests.services.test_registry import generation
 

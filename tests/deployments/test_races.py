@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 
 from insula.services.service import Service
-from insula.services.state import State
+from insula.services.states import State
 from tests.guests import build_c
 from tests.packing import pack
 from tests.running import Live, running

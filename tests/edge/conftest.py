@@ -12,7 +12,7 @@ import uvloop
 from insula.edge.app import Application
 from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
 from insula.edge.lane import Lane
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.listener import Listener, bind
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
@@ -124,7 +124,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 #: Short enough for a test, long enough for a busy machine.
-QUICK = Limits(keep_alive_timeout=0.15, linger=0.3)
+QUICK = ConnectionLimits(keep_alive_timeout=0.15, linger=0.3)
 
 
 def probe_app(probe: Probe, max_body: int = 1 << 20) -> Application:
@@ -154,7 +154,9 @@ ROADS = [
 
 
 @asynccontextmanager
-async def street(limits: Limits = QUICK, max_body: int = 1 << 20, *, lane: bool | None = None) -> AsyncIterator[Street]:
+async def street(
+    limits: ConnectionLimits = QUICK, max_body: int = 1 << 20, *, lane: bool | None = None
+) -> AsyncIterator[Street]:
     probe = Probe()
     app = probe_app(probe, max_body)
     fast = Lane(app) if (Road.lane if lane is None else lane) else None

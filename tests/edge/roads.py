@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from insula.edge.exchange import Answer, Answerer, Head, HttpError, Response, Route
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
 from insula.errors import CallerError, Code, GuestError, InsulaError
@@ -119,7 +119,7 @@ def neutral(said: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def roads(limits: Limits) -> AsyncIterator[Roads]:
+async def roads(limits: ConnectionLimits) -> AsyncIterator[Roads]:
     told = (Told(), Told())
     async with AsyncExitStack() as stack:
         streets = [await stack.enter_async_context(street(limits, lane=lane)) for lane in (False, True)]

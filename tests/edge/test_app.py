@@ -16,7 +16,7 @@ import zstandard
 
 from insula.edge.admission import Draining, Identified
 from insula.edge.exchange import Response, Route
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.routes import RouteTable
 from insula.errors import CallerError, InsulaError
 from insula.plans import Policy
@@ -30,7 +30,9 @@ TEXT = (b"content-type", b"text/plain")
 
 @pytest.fixture
 async def here() -> AsyncIterator[Street]:
-    async with street(Limits(), max_body=100_000) as found:  # which ends no idle connection, however slow the machine
+    async with street(
+        ConnectionLimits(), max_body=100_000
+    ) as found:  # which ends no idle connection, however slow the machine
         yield found
 
 

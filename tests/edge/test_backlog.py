@@ -18,7 +18,7 @@ from insula.edge.compression import CODINGS
 from insula.edge.exchange import Response
 from insula.edge.http1 import Stage
 from insula.edge.http_connection import COUNTED_FROM, HttpConnection
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.routes import RouteTable
 from insula.offload import Offload
 from insula.shares import Shares
@@ -136,7 +136,7 @@ async def test_a_service_whose_bodies_do_not_come_takes_no_other_services_room()
 async def test_requests_that_are_sent_ahead_have_room_together(lane: bool, ahead: bytes) -> None:
     """Forty clients send much more while their first request waits. What is held stays within the bound; who gives up
     gets the answer of the request under way and a whole 503; who keeps its place gets all."""
-    async with street(Limits(max_unread=MB, linger=5), lane=lane) as here:
+    async with street(ConnectionLimits(max_unread=MB, linger=5), lane=lane) as here:
         backlog = here.listener._shared.unread
         clients = []
         for number in range(1, 41):
@@ -236,7 +236,7 @@ async def test_bodies_that_still_come_have_room_together() -> None:
 
 
 async def test_answers_that_are_not_read_have_room_together() -> None:
-    async with street(Limits(max_unread=40 * MB)) as here:
+    async with street(ConnectionLimits(max_unread=40 * MB)) as here:
         request = b"GET /echo?big=30000000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: identity\r\n\r\n"
         slow = []
         for number in range(3):

@@ -23,13 +23,13 @@ from insula.edge.become import BECOME, Guest
 from insula.edge.connection import Connection
 from insula.edge.exchange import Asgi, Route
 from insula.edge.lane import Lane
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.listener import Listener, bind
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
 from tests.edge.conftest import Nothing, Probe, probe_app, statuses, until
 
-LIMITS = Limits(keep_alive_timeout=30, linger=0.2)
+LIMITS = ConnectionLimits(keep_alive_timeout=30, linger=0.2)
 HANDSHAKE = (
     b"GET /ws?a=1 HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -97,7 +97,7 @@ class Echo:
 class House:
     """A listener whose `/ws` echoes frames; every other path is the probe's. `go` lets the application decide."""
 
-    def __init__(self, lane: bool, limits: Limits) -> None:
+    def __init__(self, lane: bool, limits: ConnectionLimits) -> None:
         self.public = probe_app(Probe())
         self.listener = Listener(
             self.app,
@@ -133,7 +133,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(lane: bool, limits: Limits = LIMITS) -> AsyncIterator[House]:
+async def house(lane: bool, limits: ConnectionLimits = LIMITS) -> AsyncIterator[House]:
     made = House(lane, limits)
     await made.listener.start()
     try:

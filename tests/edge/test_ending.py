@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from insula.edge.ending import Ending
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 
-LIMITS = Limits(linger=2.0, write_timeout=30.0, min_rate=100.0)
+LIMITS = ConnectionLimits(linger=2.0, write_timeout=30.0, min_rate=100.0)
 
 
 class Clock:

@@ -22,14 +22,16 @@ from insula.edge.exchange import Answer, Head, Response, Route
 from insula.edge.fast_connection import IN_A_ROW, PATIENCE, FastConnection
 from insula.edge.lane import MAX_BODY
 from insula.edge.last_words import Last
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.routes import RouteTable
 from insula.errors import InsulaError, LimitError
 from insula.plans import Policy
 from tests.edge.conftest import Street, answers, statuses, until
 from tests.edge.roads import CLOSE, PLAIN, TEXT, Roads, Told, chunked, neutral, post, roads
 
-LIMITS = Limits(linger=0.3, keep_alive_timeout=0.3, head_timeout=0.3, body_timeout=0.3, first_byte_timeout=2.0)
+LIMITS = ConnectionLimits(
+    linger=0.3, keep_alive_timeout=0.3, head_timeout=0.3, body_timeout=0.3, first_byte_timeout=2.0
+)
 GET = b"GET /read HTTP/1.1\r\nHost: a\r\n\r\n"
 EXPECT = b"Expect: 100-continue\r\n"
 
@@ -199,12 +201,14 @@ async def test_nor_where_its_very_bytes_were_one_before(pieces: tuple[bytes, ...
 
 
 async def test_an_empty_line_before_a_request_is_no_slow_head() -> None:
-    async with roads(Limits(head_timeout=0.1, keep_alive_timeout=0.4, linger=0.2)) as here:
+    async with roads(ConnectionLimits(head_timeout=0.1, keep_alive_timeout=0.4, linger=0.2)) as here:
         assert statuses(await here.same(b"\r\n", post())) == [200]
 
 
 async def test_byte_by_byte() -> None:
-    patient = Limits(linger=0.3, head_timeout=30.0, body_timeout=30.0)  # a busy machine takes its time for each byte
+    patient = ConnectionLimits(
+        linger=0.3, head_timeout=30.0, body_timeout=30.0
+    )  # a busy machine takes its time for each byte
     async with roads(patient) as here:
         stream = post() + post(b"later") + CLOSE
         assert await here.same(*(stream[at : at + 1] for at in range(len(stream)))) == await here.same(stream)
@@ -248,7 +252,7 @@ def _streams(draw: st.DrawFn) -> list[bytes]:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_both_roads_say_the_same_to_generated_streams(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL")
-    limits = Limits(linger=0.1, keep_alive_timeout=0.1, head_timeout=0.1, body_timeout=0.1)
+    limits = ConnectionLimits(linger=0.1, keep_alive_timeout=0.1, head_timeout=0.1, body_timeout=0.1)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         opened = roads(limits)
         here = runner.run(opened.__aenter__())
@@ -581,7 +585,7 @@ async def test_one_client_does_not_hold_the_loop(turn: float, most: int, monkeyp
 
 
 async def test_a_client_that_does_not_read_is_not_answered_further() -> None:
-    async with roads(Limits(linger=0.3, keep_alive_timeout=0.3)) as here:
+    async with roads(ConnectionLimits(linger=0.3, keep_alive_timeout=0.3)) as here:
         told = here.told[1]
         reader, writer = await here.lane.connect()
         transport = writer.transport
@@ -662,7 +666,7 @@ async def test_a_connection_that_is_gone_asks_nothing_more() -> None:
 
 
 async def test_a_request_behind_the_answer_that_filled_the_buffer_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with roads(Limits(write_timeout=30.0)) as here:
+    async with roads(ConnectionLimits(write_timeout=30.0)) as here:
         reader, writer = await here.lane.connect()
         writer.write(post())
         await reader.readuntil(b"hello")
@@ -730,7 +734,7 @@ async def test_new_heads_are_added_as_long_as_known_ones_come_between() -> None:
 
 
 async def test_a_client_that_never_reads_is_cut_off() -> None:
-    async with roads(Limits(write_timeout=0.1)) as here:
+    async with roads(ConnectionLimits(write_timeout=0.1)) as here:
         _, writer = await here.lane.connect()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(post(b"big 60000") * 400)
@@ -740,7 +744,7 @@ async def test_a_client_that_never_reads_is_cut_off() -> None:
 
 @pytest.mark.parametrize("busy", [post(), post(fields=b"X-A: NUMBER\r\n"), GET.replace(b"/read", b"/none")])
 async def test_one_idle_timer_for_both_roads(busy: bytes) -> None:
-    limits = Limits(keep_alive_timeout=0.2, linger=0.2)
+    limits = ConnectionLimits(keep_alive_timeout=0.2, linger=0.2)
     async with roads(limits) as here:
         reader, writer = await here.lane.connect()
         loop = asyncio.get_running_loop()
@@ -759,7 +763,7 @@ async def test_one_idle_timer_for_both_roads(busy: bytes) -> None:
 
 @pytest.mark.parametrize("lane", [False, True])
 async def test_a_stop_ends_idle_connections_and_answers_what_has_begun(lane: bool) -> None:
-    async with roads(Limits(keep_alive_timeout=30)) as here:
+    async with roads(ConnectionLimits(keep_alive_timeout=30)) as here:
         road, told = here.both[lane], here.told[lane]
         idle, half, waiting = [await road.connect() for _ in range(3)]
         for _, writer in (idle, half):
@@ -784,7 +788,7 @@ async def test_a_client_that_the_lane_answered_has_a_moment_for_its_next_request
 ) -> None:
     """The timer of an idle connection is older than its last answer, since the lane does not set it anew each time."""
     monkeypatch.setattr("insula.edge.connection.MOMENT", 30.0)
-    async with roads(Limits(keep_alive_timeout=600, linger=0.3)) as here:
+    async with roads(ConnectionLimits(keep_alive_timeout=600, linger=0.3)) as here:
         reader, writer = await here.lane.connect()
         writer.write(post(b"first"))
         await reader.readuntil(b"first")
@@ -803,7 +807,7 @@ async def test_a_client_that_the_lane_answered_has_a_moment_for_its_next_request
 
 
 async def test_a_stop_with_bytes_held() -> None:
-    async with roads(Limits(keep_alive_timeout=30)) as here:
+    async with roads(ConnectionLimits(keep_alive_timeout=30)) as here:
         reader, writer = await here.lane.connect()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(post(b"big 60000") * 400)
@@ -991,7 +995,7 @@ def test_a_body_may_be_any_bytes() -> None:
 
 
 async def test_silent_connections_cost_little_and_end() -> None:
-    async with roads(Limits(max_connections=400, first_byte_timeout=0.5)) as here:
+    async with roads(ConnectionLimits(max_connections=400, first_byte_timeout=0.5)) as here:
         crowd = await asyncio.gather(*(here.lane.connect() for _ in range(300)))
         await until(lambda: here.lane.listener.connections == 300)
         assert await one(here.lane, post()) == (200, b"hello")

@@ -7,11 +7,11 @@ import pytest
 
 from insula.edge.framing import Framing, framing_of
 from insula.edge.last_words import Last
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from tests.edge.conftest import answers, statuses
 from tests.edge.roads import CLOSE, post, roads
 
-QUICK = Limits(keep_alive_timeout=0.3, linger=0.3)
+QUICK = ConnectionLimits(keep_alive_timeout=0.3, linger=0.3)
 
 #: A body that is whole both as five bytes and as chunks, and what an attacker hides behind it.
 HIDDEN = b"5\r\nhello\r\n0\r\n\r\n" + post(b"stolen")

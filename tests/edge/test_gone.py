@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import pytest
 
 from insula.edge.connection import Connection
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from tests.edge.conftest import until
 from tests.edge.roads import post, roads
 
-LIMITS = Limits(keep_alive_timeout=30, linger=0.05)
+LIMITS = ConnectionLimits(keep_alive_timeout=30, linger=0.05)
 GET = b"GET /read HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED = b"POST /do HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 

@@ -9,7 +9,7 @@ import pytest
 
 from insula.edge.exchange import Response
 from insula.edge.intake import Intake
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from tests.edge.conftest import answers, street, until
 from tests.edge.test_fast_connection import connections
 
@@ -61,7 +61,7 @@ class Closed(Intake):
 async def test_a_request_that_the_server_holds_is_not_its_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is neither ended as silent nor lost to the end of its client's half, and it is counted."""
     monkeypatch.setattr("insula.edge.app.Intake", Closed)
-    async with street(Limits(first_byte_timeout=0.02, head_timeout=0.02, linger=0.3), lane=True) as here:
+    async with street(ConnectionLimits(first_byte_timeout=0.02, head_timeout=0.02, linger=0.3), lane=True) as here:
         held = here.app.intake
         assert isinstance(held, Closed)
         reader, writer = await here.connect()

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.edge.head_reader import HeadReader, PlainHead
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from tests.edge.roads import post
 
-LIMITS = Limits(max_head=4096, max_target=100, max_fields=10)
+LIMITS = ConnectionLimits(max_head=4096, max_target=100, max_fields=10)
 
 
 def read(reader: HeadReader, message: bytes) -> PlainHead | None:

@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 from insula.edge import http1
 from insula.edge.http1 import SLICE, Data, End, Reader, Refused, RequestHead, Stage
 from insula.edge.last_words import Last
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 
-LIMITS = Limits(max_head=4096, max_target=1024, max_fields=20)
+LIMITS = ConnectionLimits(max_head=4096, max_target=1024, max_fields=20)
 
 
-def reader(limits: Limits = LIMITS) -> Reader:
+def reader(limits: ConnectionLimits = LIMITS) -> Reader:
     return Reader(limits, lambda target, protocol: (target, protocol) == (b"/ws", b"websocket"))
 
 

@@ -9,7 +9,7 @@ import socket
 import pytest
 
 from insula.edge.exchange import Response
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.errors import CallerError
 from tests.edge.conftest import QUICK, ROADS, answers, statuses, street, until
 
@@ -55,7 +55,7 @@ async def test_a_slow_answer_holds_back_the_ones_behind_it() -> None:
 
 
 async def test_http_1_0_gets_its_answer_and_the_end() -> None:
-    async with street(Limits(keep_alive_timeout=30)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30)) as here:
         [(status, headers, _)] = answers(await here.talk(b"GET /echo HTTP/1.0\r\n\r\n"))
         assert (status, headers[b"connection"]) == (200, b"close")
 
@@ -82,7 +82,7 @@ async def test_what_comes_after_a_request_that_closes_is_not_even_parsed() -> No
 
 async def test_a_client_that_ends_its_half_and_takes_nothing_is_cut_off() -> None:
     """Whether little is left for it, less than a transport calls much, or more."""
-    async with street(Limits(write_timeout=0.1, linger=30.0)) as here:
+    async with street(ConnectionLimits(write_timeout=0.1, linger=30.0)) as here:
         here.listener._sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         for size in (10, 60_000, 10_000_000):
             client = socket.socket()
@@ -111,7 +111,7 @@ async def test_requests_ahead_of_the_end_are_answered_in_the_same_read() -> None
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_a_client_that_still_sends_gets_the_last_answer_and_no_reset(version: bytes) -> None:
     head = b"POST /echo HTTP/%b\r\nHost: a\r\nConnection: close\r\n" % version
-    async with street(Limits(linger=5.0)) as here:
+    async with street(ConnectionLimits(linger=5.0)) as here:
         for size, status in ((5, 200), (100_000_000, 413)):
             reader, writer = await here.connect()
             writer.write(head + b"Content-Length: %d\r\n\r\nhello" % size)
@@ -125,7 +125,7 @@ async def test_a_client_that_still_sends_gets_the_last_answer_and_no_reset(versi
 
 
 async def test_a_client_that_keeps_its_half_open_is_cut_off() -> None:
-    async with street(Limits(linger=0.05)) as here:
+    async with street(ConnectionLimits(linger=0.05)) as here:
         reader, writer = await here.connect()
         writer.write(b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         assert statuses(await reader.read()) == [200]
@@ -192,7 +192,7 @@ async def test_a_connection_is_idle_once_the_rest_of_a_refused_body_has_come() -
 
 
 async def test_no_time_runs_for_a_body_that_the_server_does_not_read() -> None:
-    async with street(Limits(body_timeout=0.03, min_rate=1e9, keep_alive_timeout=0.2)) as here:
+    async with street(ConnectionLimits(body_timeout=0.03, min_rate=1e9, keep_alive_timeout=0.2)) as here:
         reader, writer = await here.connect()
         writer.write(b"GET /echo?later HTTP/1.1\r\nHost: a\r\n\r\n")
         await here.probe.asked.wait()
@@ -244,7 +244,7 @@ async def test_no_time_runs_for_a_body_that_the_server_does_not_read() -> None:
 )
 async def test_what_is_no_request_gets_a_whole_400_and_the_end(request_bytes: bytes) -> None:
     # the second request must never be read: a front that took these bytes otherwise would be smuggling it
-    async with street(Limits(keep_alive_timeout=30, linger=0.3)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30, linger=0.3)) as here:
         said = await here.talk(request_bytes + b"GET /echo?smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
         [(status, headers, body)] = answers(said)
         assert status == 400
@@ -266,7 +266,7 @@ async def test_what_is_no_request_gets_a_whole_400_and_the_end(request_bytes: by
     ],
 )
 async def test_what_is_not_spoken_here_is_said_so(request_bytes: bytes, status: int) -> None:
-    async with street(Limits(keep_alive_timeout=30, linger=0.3)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30, linger=0.3)) as here:
         assert statuses(await here.talk(request_bytes, b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")) == [status]
         assert here.probe.heads == []
 
@@ -275,7 +275,7 @@ async def test_an_offer_of_http_2_beside_a_request_is_passed_over() -> None:
     offer = (
         b"GET /echo HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: A\r\n"
     )
-    async with street(Limits(keep_alive_timeout=30)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30)) as here:
         [(status, headers, _)] = answers(await here.talk(offer + b"\r\nGET /echo HTTP/1.1\r\nHost: a\r\n\r\n"))
         assert (status, headers[b"connection"]) == (200, b"close")
 
@@ -333,41 +333,41 @@ async def test_a_broken_chunk_ends_the_call_it_belongs_to() -> None:
     ],
 )
 async def test_a_head_is_bounded(head: bytes, status: int) -> None:
-    limits = Limits(max_head=8192, max_target=2048, max_fields=20, linger=0.3, keep_alive_timeout=0.2)
+    limits = ConnectionLimits(max_head=8192, max_target=2048, max_fields=20, linger=0.3, keep_alive_timeout=0.2)
     async with street(limits) as here:
         assert statuses(await here.talk(head)) == [status]
 
 
 async def test_a_head_as_large_as_allowed_passes() -> None:
-    limits = Limits(max_head=8192, max_fields=20, keep_alive_timeout=0.1)
+    limits = ConnectionLimits(max_head=8192, max_fields=20, keep_alive_timeout=0.1)
     async with street(limits) as here:
         head = b"GET /echo HTTP/1.1\r\nHost: a\r\nX: " + b"v" * 8100 + b"\r\n" + b"A: b\r\n" * 10 + b"\r\n"
         assert statuses(await here.talk(head[:5000], head[5000:])) == [200]
 
 
 async def test_a_client_that_says_nothing_is_let_go() -> None:
-    async with street(Limits(first_byte_timeout=0.05)) as here:
+    async with street(ConnectionLimits(first_byte_timeout=0.05)) as here:
         assert await here.talk() == b""
         assert here.drops == {"silent": 1}
 
 
 @pytest.mark.parametrize("before", [b"", b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n", b"\r\n"])
 async def test_a_slow_head_gets_a_408(before: bytes) -> None:
-    async with street(Limits(head_timeout=0.05, linger=0.2)) as here:
+    async with street(ConnectionLimits(head_timeout=0.05, linger=0.2)) as here:
         said = await here.talk(before + b"GET /echo HT")
         assert statuses(said)[-1] == 408
         assert here.drops == {"head_timeout": 1}
 
 
 async def test_a_slow_body_gets_a_408_and_no_call() -> None:
-    async with street(Limits(body_timeout=0.05, linger=0.2)) as here:
+    async with street(ConnectionLimits(body_timeout=0.05, linger=0.2)) as here:
         assert statuses(await here.talk(HEAD + b"Content-Length: 10\r\n\r\nabc")) == [408]
         assert here.probe.bodies == []
         assert here.drops == {"body_timeout": 1}
 
 
 async def test_a_body_has_more_time_the_more_of_it_comes() -> None:
-    limits = Limits(body_timeout=0.02, min_rate=1000, keep_alive_timeout=0.05)
+    limits = ConnectionLimits(body_timeout=0.02, min_rate=1000, keep_alive_timeout=0.05)
     async with street(limits) as here:
         pieces = [b"x" * 1000] * 30  # each buys a second
         said = await here.talk(HEAD + b"Content-Length: 30000\r\n\r\n" + pieces[0], *pieces[1:])
@@ -375,12 +375,12 @@ async def test_a_body_has_more_time_the_more_of_it_comes() -> None:
 
 
 async def test_an_idle_connection_is_ended() -> None:
-    async with street(Limits(keep_alive_timeout=0.05)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=0.05)) as here:
         assert statuses(await here.talk(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")) == [200]
 
 
 async def test_over_the_limit_a_client_gets_a_whole_503() -> None:
-    async with street(Limits(max_connections=2, linger=0.2)) as here:
+    async with street(ConnectionLimits(max_connections=2, linger=0.2)) as here:
         kept = [await here.connect() for _ in range(2)]
         for reader, writer in kept:
             writer.write(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -397,7 +397,7 @@ async def test_over_the_limit_a_client_gets_a_whole_503() -> None:
 
 
 async def test_a_crowd_over_the_limit_is_cut_off() -> None:
-    async with street(Limits(max_connections=1, linger=5, first_byte_timeout=5)) as here:
+    async with street(ConnectionLimits(max_connections=1, linger=5, first_byte_timeout=5)) as here:
         crowd = await asyncio.gather(*(here.connect() for _ in range(120)))
         await until(lambda: sum(here.drops.values()) == 119)
         assert 32 <= here.drops["full"] <= 64  # those that are being made count as well
@@ -438,7 +438,7 @@ async def test_a_client_that_leaves_mid_body_makes_no_call() -> None:
 
 
 async def test_a_client_that_does_not_take_its_answer_is_cut_off() -> None:
-    async with street(Limits(write_timeout=0.05)) as here:
+    async with street(ConnectionLimits(write_timeout=0.05)) as here:
         _, writer = await here.connect()
         writer.write(b"GET /echo?big=30000000 HTTP/1.1\r\nHost: a\r\nAccept-Encoding: identity\r\n\r\n")
         await until(lambda: here.drops == {"slow_reader": 1})

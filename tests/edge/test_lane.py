@@ -11,12 +11,12 @@ from insula.edge.app import Application
 from insula.edge.exchange import Route
 from insula.edge.header_memo import Known
 from insula.edge.lane import MAX_BODY, Lane
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.routes import RouteTable
 from tests.edge.conftest import Nothing, Probe
 from tests.edge.roads import post
 
-LIMITS = Limits()
+LIMITS = ConnectionLimits()
 
 
 def meet(lane: Lane, data: bytes) -> Known | None:

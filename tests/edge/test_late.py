@@ -13,14 +13,14 @@ import pytest
 
 from insula.edge.exchange import Answer, Head, Later, Response, Route
 from insula.edge.late import LateAnswer
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.routes import RouteTable
 from insula.errors import Code, InsulaError
 from tests.edge.conftest import Street, answers, statuses, until
 from tests.edge.roads import CLOSE, PLAIN, Roads, Told, post, roads
 from tests.edge.test_fast_connection import connections
 
-LIMITS = Limits(keep_alive_timeout=0.15, linger=0.3)
+LIMITS = ConnectionLimits(keep_alive_timeout=0.15, linger=0.3)
 
 
 class Waits(Told):

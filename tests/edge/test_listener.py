@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from insula.edge.exchange import Response
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.listener import Listener, bind
 from insula.errors import ConfigurationError
 from tests.edge.conftest import ROADS, Probe, answers, probe_app, statuses, street, turns, until
@@ -57,7 +57,7 @@ async def test_urls() -> None:
 
 
 async def test_a_stop_lets_requests_finish_and_ends_idle_connections() -> None:
-    async with street(Limits(keep_alive_timeout=30, first_byte_timeout=30)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30, first_byte_timeout=30)) as here:
         idle, idle_writer = await here.connect()
         idle_writer.write(b"GET /echo HTTP/1.1\r\nHost: a\r\n\r\n")
         await idle.readuntil(b"\r\n\r\n")
@@ -115,7 +115,7 @@ async def test_a_client_that_does_not_take_its_answers_ends_with_the_stop(
     hurried: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("insula.edge.listener.LAST_ANSWERS", 0.1)
-    async with street(Limits(write_timeout=60.0)) as here:
+    async with street(ConnectionLimits(write_timeout=60.0)) as here:
         clients = [await here.connect() for _ in range(3)]
         for _, writer in clients:
             writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -135,7 +135,7 @@ async def test_a_client_that_takes_its_answers_after_the_grace_gets_them_whole(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("insula.edge.listener.LAST_ANSWERS", 30.0)
-    async with street(Limits(write_timeout=60.0, linger=0.1)) as here:
+    async with street(ConnectionLimits(write_timeout=60.0, linger=0.1)) as here:
         reader, writer = await here.connect()
         writer.transport.pause_reading()  # type: ignore[attr-defined]
         writer.write(BIG * 2)
@@ -204,7 +204,7 @@ REQUEST = b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhi"
 
 async def test_clients_that_have_connected_and_sent_before_a_stop_are_answered() -> None:
     """They wait in the system's queue: the listener has not seen one of them yet."""
-    async with street(Limits(keep_alive_timeout=30, first_byte_timeout=30)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30, first_byte_timeout=30)) as here:
         clients = [socket.create_connection((here.listener.host, here.listener.port), timeout=5) for _ in range(100)]
         for client in clients:
             client.send(REQUEST)
@@ -219,7 +219,7 @@ async def test_clients_that_have_connected_and_sent_before_a_stop_are_answered()
 
 async def test_a_client_that_sends_one_request_after_the_other_loses_none_to_a_stop() -> None:
     """Its next request is on its way when the listener ends what seems idle."""
-    async with street(Limits(keep_alive_timeout=30)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30)) as here:
         reader, writer = await here.connect()
         writer.write(REQUEST)
         await reader.readuntil(b"hi")
@@ -235,7 +235,7 @@ async def test_a_client_that_sends_one_request_after_the_other_loses_none_to_a_s
 
 async def test_a_client_that_has_been_quiet_for_a_while_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("insula.edge.connection.MOMENT", 0.0)
-    async with street(Limits(keep_alive_timeout=30)) as here:
+    async with street(ConnectionLimits(keep_alive_timeout=30)) as here:
         reader, writer = await here.connect()
         writer.write(REQUEST)
         await reader.readuntil(b"hi")

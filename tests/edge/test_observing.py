@@ -9,12 +9,12 @@ import pytest
 from insula.calls import Principal
 from insula.edge.admission import Verdict
 from insula.edge.exchange import Head, Route
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.observing import RouteObserver
 from tests.edge.conftest import until
 from tests.edge.roads import CLOSE, Roads, post, roads
 
-LIMITS = Limits(keep_alive_timeout=5.0, linger=0.3)
+LIMITS = ConnectionLimits(keep_alive_timeout=5.0, linger=0.3)
 
 
 class Log:

@@ -10,7 +10,7 @@ import pytest
 from insula.calls import Principal
 from insula.edge.admission import Draining, Identified, Verdict
 from insula.edge.exchange import Head, Route
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.local import Token, from_this_machine
 from insula.edge.routes import RouteTable
 from insula.errors import Code, InsulaError, LimitError
@@ -18,7 +18,7 @@ from insula.plans import Policy
 from tests.edge.conftest import answers, statuses, until
 from tests.edge.roads import CLOSE, Roads, post, roads
 
-LIMITS = Limits(keep_alive_timeout=5.0, linger=0.3)
+LIMITS = ConnectionLimits(keep_alive_timeout=5.0, linger=0.3)
 ADDED = b"\r\nratelimit: 9\r\n"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from insula.edge.exchange import Answer, Answerer, Asgi, Head, HttpError, Response, Route
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
 from insula.edge.sharing import Shared, media_type
@@ -13,7 +13,7 @@ from insula.errors import CallerError, InsulaError
 from tests.edge.conftest import answers
 from tests.edge.roads import roads
 
-LIMITS = Limits(keep_alive_timeout=5.0, linger=0.3)
+LIMITS = ConnectionLimits(keep_alive_timeout=5.0, linger=0.3)
 
 
 class Speaks:

@@ -10,7 +10,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from tests.edge.conftest import ROADS, answers, street
 
 pytestmark = ROADS
@@ -63,7 +63,7 @@ def test_answers_do_not_depend_on_the_cuts(stream: tuple[list[bytes], bytes], cu
     pieces = [whole[a:b] for a, b in pairwise(places)]
 
     async def both() -> tuple[bytes, bytes]:
-        async with street(Limits(linger=0.2)) as here:
+        async with street(ConnectionLimits(linger=0.2)) as here:
             return await here.talk(whole), await here.talk(*pieces)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -11,7 +11,7 @@ import pytest
 from insula.edge.admission import Draining, Verdict
 from insula.edge.asgi import Receive, Scope, Send
 from insula.edge.exchange import Asgi, Head, Route
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.rest import refusal
 from insula.edge.routes import RouteTable
 from insula.errors import CallerError
@@ -71,7 +71,7 @@ def app() -> App:
 
 @pytest.fixture
 async def here(app: App) -> AsyncIterator[Street]:
-    async with street(Limits()) as found:
+    async with street(ConnectionLimits()) as found:
         route = Route(Asgi(app, refusal), "/s", frozenset(("GET", "POST")), max_body=1000, bound="packages.max_bytes")
         found.app.table = RouteTable([(b"/s", route)])
         found.app.rules = (Adds(),)

@@ -18,7 +18,7 @@ from insula.calls import Call, Headers, Pending, Reply, ServiceId
 from insula.edge.admission import Identified
 from insula.edge.app import Application
 from insula.edge.lane import Lane
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.listener import Listener, bind
 from insula.edge.routes import RouteTable
 from insula.errors import InsulaError
@@ -146,7 +146,7 @@ async def open_shop(lane: bool = True) -> AsyncIterator[Shop]:
     app.offload = offload
     newest = Offer(published(SCHEMA), tuple(plans(echo, codecs)), latest=True)
     Gateways(app, (gateway,)).follow((newest, Offer(published(SCHEMA), tuple(older), latest=False)))()
-    listener = Listener(app, bind("127.0.0.1", 0), Limits(linger=0.2), lane=Lane(app) if lane else None)
+    listener = Listener(app, bind("127.0.0.1", 0), ConnectionLimits(linger=0.2), lane=Lane(app) if lane else None)
     await listener.start()
     async with httpx.AsyncClient(base_url=listener.url, trust_env=False, verify=False) as http:
         yield Shop(listener, app, echo, http)

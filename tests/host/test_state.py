@@ -20,7 +20,7 @@ from insula.host.contract import HostError
 from insula.host.scope import Scope
 from insula.host.state import StateCapability
 from insula.storage.database import Database
-from insula.storage.state import StateRepository
+from insula.storage.guest_state import StateRepository
 
 SERVICE = ServiceId("shop", "Counter", "v1")
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 from insula.errors import PackageError
 from insula.packages.archive import Extracted, extract
-from insula.packages.gzipped import Limits
+from insula.packages.gzipped import ArchiveLimits
 from tests.packages.archives import member, packed, tar
 
 WANTED = {"a.json": 1000, "b.bin": 5000, "sub/c.sql": 1000}
 
 
-def take(data: bytes, into: Path, limits: Limits | None = None) -> Extracted:
+def take(data: bytes, into: Path, limits: ArchiveLimits | None = None) -> Extracted:
     into.mkdir(exist_ok=True)
     return extract(io.BytesIO(data), into, WANTED.get, limits)
 

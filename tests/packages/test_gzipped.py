@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from insula.errors import PackageError
 from insula.packages.deployable import MB
-from insula.packages.gzipped import Inflater, Limits, size
+from insula.packages.gzipped import ArchiveLimits, Inflater, size
 
 
-def inflate(data: bytes, limits: Limits | None = None, piece: int = 1 << 16) -> bytes:
-    inflater = Inflater(io.BytesIO(data), limits or Limits())
+def inflate(data: bytes, limits: ArchiveLimits | None = None, piece: int = 1 << 16) -> bytes:
+    inflater = Inflater(io.BytesIO(data), limits or ArchiveLimits())
     out = b""
     while chunk := inflater.read(piece):
         out += chunk
@@ -83,10 +83,10 @@ def test_a_bomb_is_refused_before_it_is_inflated() -> None:
 def test_the_inflated_and_the_packed_size_are_bounded() -> None:
     data = gzip.compress(os.urandom(200_000))
     with pytest.raises(PackageError, match=r"inflates to more than 97\.66 KiB") as refused:
-        inflate(data, Limits(inflated=100_000))
+        inflate(data, ArchiveLimits(inflated=100_000))
     assert refused.value.http_status == 413
     with pytest.raises(PackageError, match="larger than 1000 bytes"):
-        inflate(data, Limits(packed=1000))
+        inflate(data, ArchiveLimits(packed=1000))
 
 
 @settings(max_examples=150)

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from insula.errors import PackageError
-from insula.packages.gzipped import Limits
+from insula.packages.gzipped import ArchiveLimits
 from insula.packages.tar import BLOCK, entries
 from tests.packages.archives import member, tar
 
 LONG = "a" * 90 + "/" + "b" * 60 + "/" + "c" * 120 + ".sql"
 
 
-def read(data: bytes, limits: Limits | None = None) -> list[tuple[str, str, bytes]]:
-    return [(e.name, e.kind, b"".join(e.chunks())) for e in entries(io.BytesIO(data), limits or Limits())]
+def read(data: bytes, limits: ArchiveLimits | None = None) -> list[tuple[str, str, bytes]]:
+    return [(e.name, e.kind, b"".join(e.chunks())) for e in entries(io.BytesIO(data), limits or ArchiveLimits())]
 
 
 def with_header(data: bytes, at: int, value: bytes) -> bytes:
@@ -49,7 +49,7 @@ def test_ustar_prefix() -> None:
 
 def test_content_that_nobody_reads_is_skipped() -> None:
     archive = tar(member("one", b"1" * 2000), member("two", b"2"))
-    assert [e.name for e in entries(io.BytesIO(archive), Limits())] == ["one", "two"]
+    assert [e.name for e in entries(io.BytesIO(archive), ArchiveLimits())] == ["one", "two"]
 
 
 def test_an_old_tar_marks_a_folder_by_its_slash() -> None:
@@ -94,9 +94,9 @@ def test_refuses(data: bytes, said: str) -> None:
 
 def test_entries_are_counted_whatever_they_are() -> None:
     with pytest.raises(PackageError, match="more than 3 entries"):
-        read(tar(*(member(f"{n}") for n in range(4))), Limits(entries=3))
+        read(tar(*(member(f"{n}") for n in range(4))), ArchiveLimits(entries=3))
     with pytest.raises(PackageError, match="more than 3 entries"):
-        read(tar(*(member("h", b"10 path=x\n", kind=b"x") for _ in range(4))), Limits(entries=3))
+        read(tar(*(member("h", b"10 path=x\n", kind=b"x") for _ in range(4))), ArchiveLimits(entries=3))
 
 
 @settings(max_examples=200)

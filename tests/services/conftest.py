@@ -10,7 +10,7 @@ import pytest
 
 from insula.calls import Call, Pending, Reply, ServiceId
 from insula.services.service import Service, ServiceOptions
-from insula.services.state import State
+from insula.services.states import State
 from tests.services.program import Behaviour, ManualClock, MemoryExchange, MemoryInstance, MemoryProgram, settle
 
 ID = ServiceId("shop", "Orders", "v1")

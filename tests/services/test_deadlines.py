@@ -29,7 +29,7 @@ from insula.packages.package import Package, PackageConfig
 from insula.schema.descriptors import to_descriptor_set
 from insula.schema.idl import parse_idl
 from insula.storage.database import Database
-from insula.storage.state import StateRepository
+from insula.storage.guest_state import StateRepository
 from insula.wasm.contract import Guest, HostImport, Module
 from tests.guests import build_c, digest
 from tests.packing import pack

@@ -32,7 +32,7 @@ from insula.schema.descriptors import to_descriptor_set
 from insula.schema.idl import parse_idl
 from insula.services.generation import Generation
 from insula.services.registry import Registry
-from insula.services.state import State
+from insula.services.states import State
 from insula.transcoding.processes import CodecProcesses
 from insula.transcoding.service import Codecs
 from insula.transcoding.store import MessageStore

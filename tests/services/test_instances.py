@@ -11,7 +11,7 @@ import pytest
 from insula.calls import Reply
 from insula.errors import GuestError, LimitError, UnavailableError
 from insula.services.instances import BATCH
-from insula.services.state import State
+from insula.services.states import State
 from tests.services.conftest import Bench, Gates
 from tests.services.program import ManualClock, echo, fragile, settle
 

@@ -10,7 +10,7 @@ import pytest
 from insula.calls import Pending, Reply
 from insula.errors import Code, DeadlineError, GuestError, LimitError, UnavailableError
 from insula.host.iterators import open_iterator
-from insula.services.state import State
+from insula.services.states import State
 from insula.wasm.contract import RefusalError, UnbegunError
 from tests.services.conftest import Bench, Gates
 from tests.services.program import ManualClock, MemoryInstance, echo, fragile, settle

@@ -12,7 +12,7 @@ from typing import Any
 
 from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
-from insula.storage.state import StateRepository
+from insula.storage.guest_state import StateRepository
 
 ROUNDS = 15
 

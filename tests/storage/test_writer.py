@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from insula.errors import Code, DeadlineError, InsulaError, LimitError, UnavailableError
 from insula.storage.database import Database
 from insula.storage.deployments import DeploymentRepository
-from insula.storage.state import StateRepository
+from insula.storage.guest_state import StateRepository
 from insula.storage.turns import MAX_BYTES
 from insula.storage.writer import _SETTLED, MAX_GROUP, MAX_GROUP_BYTES
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from insula.wasm.contract import HostImport, Limits, Signature, WasiOptions
+from insula.wasm.contract import GuestLimits, HostImport, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
 from insula.wasm.instance import LiveInstance
 from insula.wasm.machine import machine
@@ -97,7 +97,7 @@ class Floor:
             HostImport("t", "ask", one, lambda g, a: b"", self._ask, lambda g, answer: (len(answer),)),
             HostImport("t", "spin", one, lambda g, a: b"", self._spin, lambda g, answer: (len(answer),)),
         ]
-        made = self.engine.link(module, imports, Limits(**limits), WasiOptions())
+        made = self.engine.link(module, imports, GuestLimits(**limits), WasiOptions())
         assert isinstance(made, NativeProgram)
         return made
 

@@ -11,9 +11,9 @@ from insula.abi.okra import OkraAbi
 from insula.wasm.contract import (
     Engine,
     Guest,
+    GuestLimits,
     HostImport,
     Instance,
-    Limits,
     Module,
     Program,
     Runner,
@@ -28,7 +28,7 @@ from tests.wasm.reference.threads import ThreadEngine
 class Rig:
     """`answer` is what the imported host function does; tests set it. `lines` is what the guest printed."""
 
-    def __init__(self, engine: Engine, module: Module, limits: Limits) -> None:
+    def __init__(self, engine: Engine, module: Module, limits: GuestLimits) -> None:
         self.engine = engine
         self.module = module
         self.lines: list[tuple[int, bytes]] = []
@@ -39,16 +39,16 @@ class Rig:
         self.program = self.link(limits)
 
     @classmethod
-    async def on(cls, engine: Engine, guest: str = "torture.c", limits: Limits | None = None) -> Rig:
+    async def on(cls, engine: Engine, guest: str = "torture.c", limits: GuestLimits | None = None) -> Rig:
         path = await asyncio.to_thread(build_c if guest.endswith(".c") else build_go, guest)
-        return cls(engine, await engine.load(path, digest(path)), limits or Limits())
+        return cls(engine, await engine.load(path, digest(path)), limits or GuestLimits())
 
-    def link(self, limits: Limits) -> Program:
+    def link(self, limits: GuestLimits) -> Program:
         offered = HostImport("test", "host", Signature(("i32", "i32"), ("i32",)), self._take, self._host, self._give)
         wasi = WasiOptions(("guest", "argument"), (("COLOUR", "blue"),), lambda fd, line: self.lines.append((fd, line)))
         return self.program_of([offered], limits, wasi)
 
-    def program_of(self, imports: list[HostImport], limits: Limits, wasi: WasiOptions) -> Program:
+    def program_of(self, imports: list[HostImport], limits: GuestLimits, wasi: WasiOptions) -> Program:
         return self.engine.link(self.module, imports, limits, wasi)
 
     async def instance(self) -> Instance:

@@ -18,7 +18,7 @@ from insula.errors import (
     PackageError,
     UnavailableError,
 )
-from insula.wasm.contract import Engine, Guest, HostImport, Limits, Program, RefusalError, Signature, WasiOptions
+from insula.wasm.contract import Engine, Guest, GuestLimits, HostImport, Program, RefusalError, Signature, WasiOptions
 from insula.wasm.pace import Pace
 from tests.guests import digest, wat
 from tests.wasm.rig import Rig
@@ -170,7 +170,7 @@ async def test_a_go_guest(gorig: Rig) -> None:
 
 
 async def test_an_input_that_the_guest_has_no_memory_for(engine: Engine) -> None:
-    rig = await Rig.on(engine, limits=Limits(memory_bytes=20 << 20))
+    rig = await Rig.on(engine, limits=GuestLimits(memory_bytes=20 << 20))
     with pytest.raises(LimitError, match="no memory"):
         await rig.call("echo", b"1" * (8 << 20))
     await well(rig)
@@ -332,7 +332,7 @@ class TestHostCalls:
             "t", "h", signature, lambda g, a: (), lambda s, r: 1, lambda g, a: (a,), answers=(int,), **more
         )
         module = await engine.load(path, digest(path))
-        return engine.link(module, [offered], Limits(host_calls=most), WasiOptions())
+        return engine.link(module, [offered], GuestLimits(host_calls=most), WasiOptions())
 
     async def go(self, program: Program, scope: Scope) -> bytes:
         instance = await program.instantiate(Scope())
@@ -446,7 +446,7 @@ async def test_helper_exports_may_not_call_the_host_without_end(engine: Engine) 
 
     signature = Signature(("i32", "i32"), ("i32",))
     offered = HostImport("t", "h", signature, lambda guest, args: guest.read(*args), lambda scope, data: data, give)
-    program = engine.link(module, [offered], Limits(), WasiOptions())
+    program = engine.link(module, [offered], GuestLimits(), WasiOptions())
     with pytest.raises(GuestError, match="from within itself"):
         await run(program, Steps("go"))
 
@@ -483,7 +483,7 @@ async def test_a_helper_export_may_not_wait(engine: Engine, where: str) -> None:
     offered = HostImport(
         "t", "h", signature, lambda guest, args: b"", host, lambda guest, answer: (guest.call(helper, 0),)
     )
-    program = engine.link(module, [offered], Limits(), WasiOptions())
+    program = engine.link(module, [offered], GuestLimits(), WasiOptions())
     steps = Steps("go") if where == "under a host function" else Early("go")
     with pytest.raises(GuestError, match="helper export"):
         await run(program, steps)
@@ -512,7 +512,7 @@ async def test_arguments_and_results_are_unsigned(engine: Engine) -> None:
 
     signature = Signature(("i32", "i64"), ("i64", "i32"))
     offered = HostImport("t", "h", signature, take, lambda s, d: d, lambda g, d: (2**64 - 2, 2**32 - 1))
-    program = engine.link(module, [offered], Limits(), WasiOptions())
+    program = engine.link(module, [offered], GuestLimits(), WasiOptions())
     assert await run(program, Steps("go")) == str(2**64 - 2).encode()
     assert seen == [(2**32 - 1, 2**64 - 1)]
 
@@ -525,7 +525,7 @@ async def test_a_request_that_cannot_be_read_gives_zeros(engine: Engine) -> None
     module = await engine.load(path, digest(path))
     signature = Signature(("i32", "i32"), ("i32", "i32"))
     offered = HostImport("t", "h", signature, lambda guest, args: None, lambda s, d: d, lambda g, d: (1, 1))
-    assert await run(engine.link(module, [offered], Limits(), WasiOptions()), Steps("go")) == b"0"
+    assert await run(engine.link(module, [offered], GuestLimits(), WasiOptions()), Steps("go")) == b"0"
 
 
 # Starting
@@ -539,7 +539,7 @@ async def test_the_initialiser_runs_once_before_any_call(engine: Engine) -> None
              (func (export "go") (result i32) (global.get $n)))"""
     )
     module = await engine.load(path, digest(path))
-    assert await run(engine.link(module, [], Limits(), WasiOptions()), Steps("go")) == b"1"
+    assert await run(engine.link(module, [], GuestLimits(), WasiOptions()), Steps("go")) == b"1"
 
 
 async def test_a_start_function_may_use_wasi_before_there_are_exports(engine: Engine) -> None:
@@ -550,7 +550,7 @@ async def test_a_start_function_may_use_wasi_before_there_are_exports(engine: En
              (func (export "go") (result i32) (global.get $errno)))"""
     )
     module = await engine.load(path, digest(path))
-    assert await run(engine.link(module, [], Limits(), WasiOptions()), Steps("go")) == b"0"
+    assert await run(engine.link(module, [], GuestLimits(), WasiOptions()), Steps("go")) == b"0"
 
 
 @pytest.mark.parametrize("where", ["_initialize", "start"])
@@ -571,7 +571,7 @@ async def test_a_guest_that_does_not_start(
               (memory (export "memory") 1) (func $f {body}) {enter})"""
     )
     module = await engine.load(path, digest(path))
-    program = engine.link(module, [], Limits(start_timeout=0.2), WasiOptions())
+    program = engine.link(module, [], GuestLimits(start_timeout=0.2), WasiOptions())
     with pytest.raises(error, match=text):
         await program.instantiate()
 
@@ -580,8 +580,8 @@ async def test_tables_are_bounded(engine: Engine) -> None:
     path = wat('(module (table 5000 funcref) (memory (export "memory") 1))')
     module = await engine.load(path, digest(path))
     with pytest.raises(LimitError, match="larger table"):
-        await engine.link(module, [], Limits(table_elements=4999), WasiOptions()).instantiate()
-    (await engine.link(module, [], Limits(table_elements=5000), WasiOptions()).instantiate()).close()
+        await engine.link(module, [], GuestLimits(table_elements=4999), WasiOptions()).instantiate()
+    (await engine.link(module, [], GuestLimits(table_elements=5000), WasiOptions()).instantiate()).close()
 
 
 async def test_a_table_bomb_gets_no_more_than_its_limit(engine: Engine) -> None:
@@ -592,7 +592,7 @@ async def test_a_table_bomb_gets_no_more_than_its_limit(engine: Engine) -> None:
                (table.size $t)))"""
     )
     module = await engine.load(path, digest(path))
-    program = engine.link(module, [], Limits(table_elements=1000), WasiOptions())
+    program = engine.link(module, [], GuestLimits(table_elements=1000), WasiOptions())
     assert 900 < int(await run(program, Steps("go"))) <= 1000
 
 
@@ -620,11 +620,11 @@ async def test_what_cannot_be_linked(engine: Engine, text: str, message: str) ->
     module = await engine.load(path, digest(path))
     offered = HostImport("t", "h", Signature(), lambda g, a: b"", lambda s, d: d, lambda g, d: ())
     with pytest.raises(PackageError, match=message):
-        engine.link(module, [offered], Limits(), WasiOptions())
+        engine.link(module, [offered], GuestLimits(), WasiOptions())
 
 
 async def test_a_module_without_memory_can_still_be_called(engine: Engine) -> None:
     path = wat('(module (func (export "go") (result i32) (i32.const 7)))')
     module = await engine.load(path, digest(path))
     assert not module.has_memory
-    assert await run(engine.link(module, [], Limits(), WasiOptions()), Steps("go")) == b"7"
+    assert await run(engine.link(module, [], GuestLimits(), WasiOptions()), Steps("go")) == b"7"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from insula.errors import LimitError
-from insula.wasm.contract import Limits
+from insula.wasm.contract import GuestLimits
 from insula.wasm.engine import NativeEngine
 from insula.wasm.guest_memory import GuestMemory, Tenant, machine_memory
 from tests.wasm.floor import until
@@ -73,7 +73,7 @@ async def test_growth_near_the_bound_asks_once_for_idle_ones() -> None:
 async def test_what_instances_have_is_counted_and_given_back(tmp_path: Path) -> None:
     engine = await NativeEngine.open(tmp_path, guest_memory=1 << 30)
     try:
-        rig = await Rig.on(engine, limits=Limits(memory_bytes=64 * MB))
+        rig = await Rig.on(engine, limits=GuestLimits(memory_bytes=64 * MB))
         assert engine.guest_memory.held == 0
         instances = [await rig.instance() for _ in range(3)]
         assert engine.guest_memory.held == sum(instance.size() for instance in instances)  # type: ignore[attr-defined]
@@ -192,7 +192,7 @@ def test_what_is_kept_for_tenants_is_what_they_lack(steps: list[tuple[int, int, 
 
 async def test_a_closed_program_forgets_its_limit(tmp_path: Path) -> None:
     engine = await NativeEngine.open(tmp_path, guest_memory=100 * MB)
-    rig = await Rig.on(engine, limits=Limits(memory_bytes=64 * MB))
+    rig = await Rig.on(engine, limits=GuestLimits(memory_bytes=64 * MB))
     assert engine.guest_memory.scarce
     rig.program.close()
     rig.program.close()

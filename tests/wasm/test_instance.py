@@ -14,7 +14,7 @@ import pytest
 
 from insula.abi.okra import OkraAbi
 from insula.errors import DeadlineError, GuestError, InsulaError, LimitError, UnavailableError
-from insula.wasm.contract import Guest, HostImport, Limits, Signature, UnbegunError, WasiOptions
+from insula.wasm.contract import Guest, GuestLimits, HostImport, Signature, UnbegunError, WasiOptions
 from insula.wasm.engine import NativeEngine, NativeProgram, OwnedInstance
 from insula.wasm.faults import StoppedError
 from insula.wasm.instance import LiveInstance
@@ -64,7 +64,7 @@ class Desk:
         path = wat(GUEST)
         offered = HostImport("t", "spin", ONE, lambda g, a: b"", lambda s, r: self.spin(), lambda g, a: (len(a),))
         wasi = WasiOptions(write=lambda fd, line: self.lines.append((fd, line)))
-        made = self.engine.link(await self.engine.load(path, digest(path)), [offered], Limits(**limits), wasi)
+        made = self.engine.link(await self.engine.load(path, digest(path)), [offered], GuestLimits(**limits), wasi)
         assert isinstance(made, NativeProgram)
         return made
 
@@ -119,7 +119,7 @@ async def test_a_helper_that_overruns_after_the_answer_costs_the_instance_and_no
         (func (export "deallocate") (param i32) (loop (br 0)))
         (func (export "handle_request") (param i32 i32 i32 i32) (result i64) (i64.const 0x4000000002)))""")
     module = await floor.engine.load(path, digest(path))
-    program = floor.engine.link(module, [], Limits(), WasiOptions())
+    program = floor.engine.link(module, [], GuestLimits(), WasiOptions())
     instance = await owned(program)  # type: ignore[arg-type]
     exchange = OkraAbi().exchange(module.exports, "m", 0)
     call = partial(program.runner(exchange), instance, b"{}", None, time.monotonic() + 20)
@@ -136,7 +136,7 @@ async def test_a_helper_under_a_host_function_has_its_time_of_the_processor(floo
         "t", "h", ONE, lambda g, a: b"", lambda s, r: b"", lambda guest, answer: (guest.call("allocate", 1),)
     )
     module = await floor.engine.load(path, digest(path))
-    program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+    program = floor.engine.link(module, [offered], GuestLimits(), WasiOptions())
     steps, instance = Steps("go"), await program.instantiate()
     with pytest.raises(GuestError, match="takes far too long"):
         await whole(partial(program.runner(steps), instance, b"", None, time.monotonic() + 60))
@@ -153,7 +153,7 @@ async def test_a_helper_that_traps_ends_its_guest(floor: Floor, imports: bool) -
         (func (export "go") (result i32) (i32.const 1)))""")
     offered = HostImport("t", "spin", ONE, lambda g, a: b"", lambda s, r: b"", lambda g, a: (0,))
     module = await floor.engine.load(path, digest(path))
-    program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+    program = floor.engine.link(module, [offered], GuestLimits(), WasiOptions())
     instance = await program.instantiate()
     assert isinstance(instance, OwnedInstance)
     assert instance.template.waits == imports
@@ -218,7 +218,7 @@ async def test_a_slice_that_is_over_under_a_host_function_is_over_behind_it(
             lambda g, a: (len(a),),
         ),
     ]
-    program = floor.engine.link(await floor.engine.load(path, digest(path)), imports, Limits(), WasiOptions())
+    program = floor.engine.link(await floor.engine.load(path, digest(path)), imports, GuestLimits(), WasiOptions())
     instance, pace = await program.instantiate(), Pace()
     steps = Steps("go")
     steps.pace = pace
@@ -376,7 +376,7 @@ async def test_the_results_of_a_host_function_are_as_many_as_it_says(floor: Floo
     module = await floor.engine.load(path, digest(path))
     for give in ((), (1, 2)):
         offered = HostImport("t", "spin", ONE, lambda g, a: b"", lambda s, r: b"", partial(_given, give))
-        program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+        program = floor.engine.link(module, [offered], GuestLimits(), WasiOptions())
         instance = await program.instantiate()
         with pytest.raises(InsulaError, match="inside the server"):
             await whole(partial(program.runner(Steps("go")), instance, b"", None, time.monotonic() + 20))
@@ -413,7 +413,7 @@ async def one_call(floor: Floor, engine: NativeEngine) -> Callable[..., bytes | 
         HostImport("t", "ask", ONE, lambda g, a: b"", floor._ask, lambda g, a: (len(a),)),
         HostImport("t", "spin", ONE, lambda g, a: b"", floor._spin, lambda g, a: (len(a),)),
     ]
-    program = engine.link(module, imports, Limits(memory_bytes=32 << 20), WasiOptions())
+    program = engine.link(module, imports, GuestLimits(memory_bytes=32 << 20), WasiOptions())
     instance = await program.instantiate()
     runners = [program.runner(OkraAbi().exchange(module.exports, "m", number)) for number in range(6)]
 
@@ -468,7 +468,7 @@ async def test_a_helper_never_yields_whatever_ran_before_it(floor: Floor, before
           (i32.const 1))
         (func (export "short") (param i32 i32) (result i64) (i64.const 0x100000001)))""")
     module = await floor.engine.load(path, digest(path))
-    program = floor.engine.link(module, [], Limits(), WasiOptions())
+    program = floor.engine.link(module, [], GuestLimits(), WasiOptions())
     instance = await program.instantiate()
     assert isinstance(instance, OwnedInstance)
     match before:

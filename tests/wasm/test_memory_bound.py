@@ -13,14 +13,14 @@ import psutil
 import pytest
 
 from insula.errors import LimitError
-from insula.wasm.contract import Limits, Program
+from insula.wasm.contract import GuestLimits, Program
 from insula.wasm.engine import NativeEngine, OwnedInstance
 from tests.wasm.native.guests import HOST, host, program
 from tests.wasm.test_contract import Steps
 
 MB = 1 << 20
 BOUND = 300 * MB
-GUEST = Limits(memory_bytes=64 * MB)
+GUEST = GuestLimits(memory_bytes=64 * MB)
 #: Fills all the memory that there is.
 FILL = "(memory.fill (i32.const 0) (i32.const 1) (i32.mul (memory.size) (i32.const 65536)))"
 GROW = "(if (i32.eq (memory.grow (i32.const 880)) (i32.const -1)) (then unreachable))"
@@ -175,7 +175,7 @@ async def test_who_took_it_is_refused_and_nobody_else(engine: NativeEngine) -> N
         engine,
         """(module (memory (export "memory") 1) (func (export "grow") (result i32)
              (memory.grow (i32.const 1)) (drop) (memory.size)))""",
-        limits=Limits(memory_bytes=8 * MB),
+        limits=GuestLimits(memory_bytes=8 * MB),
     )
     modest = await small.instantiate()
     instances = [await large.instantiate() for _ in range(12)]

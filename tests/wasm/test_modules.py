@@ -19,7 +19,7 @@ from insula.wasm import compile as child
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
-from insula.wasm.contract import Limits, Signature, WasiOptions
+from insula.wasm.contract import GuestLimits, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine
 from insula.wasm.facts import Facts
 from insula.wasm.modules import Modules
@@ -319,7 +319,7 @@ async def test_code_that_was_deleted_while_in_use_goes_on(folder: Path) -> None:
     engine = await NativeEngine.open(folder)
     path = await asyncio.to_thread(build_c, "onecall.c")
     module = await engine.load(path, digest(path))
-    program = engine.link(module, [], Limits(), WasiOptions())
+    program = engine.link(module, [], GuestLimits(), WasiOptions())
     (await program.instantiate()).close()
     await asyncio.to_thread(shutil.rmtree, folder)
     (await program.instantiate()).close()

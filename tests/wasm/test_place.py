@@ -14,7 +14,7 @@ import pytest
 
 from insula.errors import DeadlineError, GuestError, UnavailableError
 from insula.wasm.contract import Guest as AbiGuest
-from insula.wasm.contract import HostImport, Limits, Signature, WasiOptions
+from insula.wasm.contract import GuestLimits, HostImport, Signature, WasiOptions
 from insula.wasm.engine import OwnedInstance
 from insula.wasm.instance import LiveInstance
 from tests.guests import digest, wat
@@ -57,7 +57,7 @@ class Desk:
             HostImport("t", "spin", ONE, _nothing, self._spin, _size),
         ]
         module = await self.floor.engine.load(path, digest(path))
-        program = self.floor.engine.link(module, imports, Limits(**limits), WasiOptions())
+        program = self.floor.engine.link(module, imports, GuestLimits(**limits), WasiOptions())
         instance = await program.instantiate()
         assert isinstance(instance, OwnedInstance)
         steps = Steps("go")
@@ -211,7 +211,7 @@ async def test_a_slice_that_ends_in_a_helper_ends_the_turn(floor: Floor, waits: 
 
     offered = HostImport("t", "ask", ONE, _nothing, host, _never, ("allocate", lambda g, a, pointer: (pointer,)))
     module = await floor.engine.load(path, digest(path))
-    program = floor.engine.link(module, [offered], Limits(), WasiOptions())
+    program = floor.engine.link(module, [offered], GuestLimits(), WasiOptions())
     instance, steps = await program.instantiate(), Steps("go")
     answer = program.runner(steps)(instance, b"", None, time.monotonic() + 60)
     in_first_turn = len(epochs)
@@ -233,7 +233,7 @@ async def test_a_helper_under_a_host_function_keeps_no_other_worker_from_its_own
 
     looping = HostImport("t", "ask", ONE, _nothing, host, lambda guest, answer: (guest.call("allocate", 5),))
     module = await floor.engine.load(path, digest(path))
-    program = floor.engine.link(module, [looping], Limits(), WasiOptions())
+    program = floor.engine.link(module, [looping], GuestLimits(), WasiOptions())
     steps, instance = Steps("go"), await program.instantiate()
     steps.pace.keep_slow()
     endless = program.runner(steps)(instance, b"", None, time.monotonic() + 600)

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from insula.errors import Code, DeadlineError, InsulaError, UnavailableError
-from insula.wasm.contract import Limits, RefusalError, WasiOptions
+from insula.wasm.contract import GuestLimits, RefusalError, WasiOptions
 from insula.wasm.machine import machine
 from insula.wasm.pace import FEW, QUICK
 from insula.wasm.ticker import _PATIENCE
-from insula.wasm.workers import Lane
+from insula.wasm.workers import Account
 from tests.guests import digest, wat
 from tests.wasm.floor import Floor, Guest, Watched, a_still_clock, floor, freed, one_thread, still, until, whole
 from tests.wasm.test_contract import Steps
@@ -33,7 +33,7 @@ async def test_once_guests_have_used_a_turn_calls_wait_for_the_next(floor: Floor
     threads: list[bool] = []
     floor.on_spin = lambda scope: threads.append(threading.current_thread() is threading.main_thread())
     floor.go.set()
-    floor.schedule.turn.add(Lane(), 1.0)
+    floor.schedule.turn.add(Account(), 1.0)
     first, second = guest.later("spin"), other.later("one")
     assert (floor.workers.busy, floor.schedule.running, threads) == (0, 2, [])
     assert (await first, await second) == (b"2", b"1")
@@ -133,7 +133,7 @@ async def test_a_start_runs_in_a_worker(floor: Floor) -> None:
         (func (export "_initialize") (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))))""")
     threads: list[str] = []
     wasi = WasiOptions(write=lambda fd, line: threads.append(threading.current_thread().name))
-    program = floor.engine.link(await floor.engine.load(path, digest(path)), [], Limits(), wasi)
+    program = floor.engine.link(await floor.engine.load(path, digest(path)), [], GuestLimits(), wasi)
     (await program.instantiate()).close()
     assert threads[0].startswith("insula-guest")
 

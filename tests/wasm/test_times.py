@@ -17,7 +17,7 @@ from insula.calls import Call, ServiceId
 from insula.errors import GuestError, PackageError
 from insula.host.broker import Broker
 from insula.host.scope import Home, Phase, Scope
-from insula.wasm.contract import Engine, Limits, Program, Signature, WasiOptions
+from insula.wasm.contract import Engine, GuestLimits, Program, Signature, WasiOptions
 from insula.wasm.wasi import MODULE
 from tests.guests import digest, wat
 from tests.wasm.test_contract import Steps, run
@@ -47,7 +47,7 @@ async def okra(engine: Engine, text: str, *, waits: bool = False) -> Program:
         functions = {"run_host_api": later, "next": later}
     path = wat(text)
     module = await engine.load(path, digest(path))
-    return engine.link(module, OkraAbi().imports(functions), Limits(), WasiOptions())
+    return engine.link(module, OkraAbi().imports(functions), GuestLimits(), WasiOptions())
 
 
 def module(call: str, body: str) -> str:
@@ -103,7 +103,7 @@ async def test_the_start_function_may_use_wasi(engine: Engine) -> None:
     path = wat(text)
     lines: list[bytes] = []
     options = WasiOptions(write=lambda fd, line: lines.append(line))
-    program = engine.link(await engine.load(path, digest(path)), [], Limits(), options)
+    program = engine.link(await engine.load(path, digest(path)), [], GuestLimits(), options)
     assert await run(program, Steps("go")) == b"2100", "EFAULT where the memory ends, and there once it has grown"
     assert lines == [b"hi"]
 
@@ -116,7 +116,7 @@ async def test_a_start_function_that_fails_is_a_start_that_failed(engine: Engine
     text = f"""(module (import "{MODULE}" "proc_exit" (func $exit (param i32))) (memory (export "memory") 1)
       (func $start {end}) (start $start))"""
     path = wat(text)
-    program = engine.link(await engine.load(path, digest(path)), [], Limits(start_timeout=0.3), WasiOptions())
+    program = engine.link(await engine.load(path, digest(path)), [], GuestLimits(start_timeout=0.3), WasiOptions())
     with pytest.raises(Exception, match=match):
         await program.instantiate()
 
@@ -220,7 +220,7 @@ KINDS = """
 import asyncio, sys, tempfile
 from pathlib import Path
 from insula.errors import InsulaError
-from insula.wasm.contract import Limits, WasiOptions
+from insula.wasm.contract import GuestLimits, WasiOptions
 from insula.wasm.engine import NativeEngine
 from tests.guests import digest, wat
 
@@ -241,7 +241,7 @@ async def main():
         engine = await NativeEngine.open(Path(folder) / "cache")
         path = wat(TEXT)
         module = await engine.load(path, digest(path))
-        program = engine.link(module, [], Limits(), WasiOptions())
+        program = engine.link(module, [], GuestLimits(), WasiOptions())
         instance = await program.instantiate()
         for name, *args in (("vector",), ("function",), ("floats",), ("all",), ("takes", 1, 2), ("float", 1),
                 ("\\0\\x7f\\xe9\\U0001f600",), ("",), ("memory",), ("t",), ("v",), ("\\ud800",), ("x" * 100_000,)):

@@ -10,7 +10,7 @@ import pytest
 
 from insula.errors import DeadlineError, GuestError, InsulaError, LimitError
 from insula.wasm import faults
-from insula.wasm.contract import Engine, Guest, HostImport, Limits, Signature, UnbegunError, WasiOptions
+from insula.wasm.contract import Engine, Guest, GuestLimits, HostImport, Signature, UnbegunError, WasiOptions
 from tests.guests import digest, wat
 from tests.wasm.rig import Rig
 from tests.wasm.test_contract import Steps, run, well
@@ -55,7 +55,7 @@ async def test_pointers_out_of_bounds_in_every_direction(engine: Engine, directi
         return (0,)
 
     offered = HostImport("t", "h", Signature(("i32", "i32"), ("i32",)), take, lambda scope, request: b"", give)
-    program = engine.link(module, [offered], Limits(), WasiOptions())
+    program = engine.link(module, [offered], GuestLimits(), WasiOptions())
     for pointer in EDGES:  # noqa: B007
         for size in LENGTHS:  # noqa: B007
             with pytest.raises((GuestError, LimitError)):
@@ -84,7 +84,7 @@ async def test_memory_that_grows_between_two_reads_of_the_host(engine: Engine) -
         return (fresh,)
 
     offered = HostImport("t", "h", Signature(("i32", "i32"), ("i32",)), lambda g, a: g.read(*a), lambda s, r: r, give)
-    assert await run(engine.link(module, [offered], Limits(), WasiOptions()), Steps("go")) == b"65536"
+    assert await run(engine.link(module, [offered], GuestLimits(), WasiOptions()), Steps("go")) == b"65536"
 
 
 async def test_a_sleep_in_a_host_call_ends_with_the_deadline(rig: Rig) -> None:
@@ -132,7 +132,7 @@ RANDOM = f"""(module (import "wasi_snapshot_preview1" "random_get" (func $r (par
 
 async def test_random_bytes_have_no_limit_but_the_memory_and_the_deadline(engine: Engine) -> None:
     path = wat(RANDOM)
-    program = engine.link(await engine.load(path, digest(path)), [], Limits(memory_bytes=64 << 20), WasiOptions())
+    program = engine.link(await engine.load(path, digest(path)), [], GuestLimits(memory_bytes=64 << 20), WasiOptions())
 
     class Many(Steps):
         def finish(self, guest: Guest, args: tuple[int, ...], result: int) -> bytes:
@@ -147,7 +147,7 @@ async def test_random_bytes_have_no_limit_but_the_memory_and_the_deadline(engine
 
 async def test_random_bytes_in_a_helper_export_end_with_the_deadline(engine: Engine) -> None:
     path = wat(RANDOM)
-    program = engine.link(await engine.load(path, digest(path)), [], Limits(memory_bytes=64 << 20), WasiOptions())
+    program = engine.link(await engine.load(path, digest(path)), [], GuestLimits(memory_bytes=64 << 20), WasiOptions())
 
     class Helped(Steps):
         def begin(self, guest: Guest, payload: bytes) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import pytest
 
 from insula.errors import GuestError, PackageError
 from insula.wasm import faults
-from insula.wasm.contract import Engine, Limits, Program, Signature, WasiOptions
+from insula.wasm.contract import Engine, GuestLimits, Program, Signature, WasiOptions
 from insula.wasm.engine import NativeEngine
 from insula.wasm.native import callbacks, library
 from insula.wasm.traps import MAX_FRAMES, MAX_NAME
@@ -54,7 +54,7 @@ def warns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def program(engine: Engine, path: Path) -> Program:
-    return engine.link(await engine.load(path, digest(path)), [], Limits(), WasiOptions())
+    return engine.link(await engine.load(path, digest(path)), [], GuestLimits(), WasiOptions())
 
 
 async def told(engine: Engine, path: Path, caplog: pytest.LogCaptureFixture) -> str:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from insula.errors import LimitError
-from insula.wasm.workers import Lane, Workers
+from insula.wasm.workers import Account, Workers
 
 
 class Jobs:
@@ -21,15 +21,15 @@ class Jobs:
         self.started: asyncio.Queue[str] = asyncio.Queue()
         self.gates: dict[str, threading.Event] = {}
 
-    def put(self, lane: Lane, name: str) -> Callable[[], None]:
+    def put(self, account: Account, name: str) -> Callable[[], None]:
         gate = self.gates[name] = threading.Event()
 
         def job() -> None:
             self.loop.call_soon_threadsafe(self.started.put_nowait, name)
             gate.wait(10)
-            self.loop.call_soon_threadsafe(self.workers.done, lane)
+            self.loop.call_soon_threadsafe(self.workers.done, account)
 
-        self.workers.submit(lane, job)
+        self.workers.submit(account, job)
         return job
 
     async def begun(self, count: int) -> set[str]:
@@ -47,7 +47,7 @@ async def jobs() -> AsyncIterator[Jobs]:
 
 
 async def test_one_lane_has_its_share_and_no_more(jobs: Jobs) -> None:
-    greedy, modest = Lane(), Lane()
+    greedy, modest = Account(), Account()
     for name in "abcd":
         jobs.put(greedy, name)
     assert await jobs.begun(2) == {"a", "b"}
@@ -59,14 +59,14 @@ async def test_one_lane_has_its_share_and_no_more(jobs: Jobs) -> None:
 
 
 async def test_lanes_take_turns(jobs: Jobs) -> None:
-    lanes = [Lane() for _ in range(4)]
-    for number, lane in enumerate(lanes[:2]):
+    accounts = [Account() for _ in range(4)]
+    for number, account in enumerate(accounts[:2]):
         for name in "ab":
-            jobs.put(lane, f"{number}{name}")
+            jobs.put(account, f"{number}{name}")
     assert len(await jobs.begun(4)) == 4
-    jobs.put(lanes[0], "0c")
-    jobs.put(lanes[2], "2a")
-    jobs.put(lanes[3], "3a")
+    jobs.put(accounts[0], "0c")
+    jobs.put(accounts[2], "2a")
+    jobs.put(accounts[3], "3a")
     jobs.gates["1a"].set()
     assert await jobs.begun(1) == {"2a"}
     jobs.gates["0a"].set()
@@ -74,7 +74,7 @@ async def test_lanes_take_turns(jobs: Jobs) -> None:
 
 
 async def test_a_lane_that_has_its_share_of_the_backlog_is_refused_and_no_other(jobs: Jobs) -> None:
-    greedy, modest = Lane("shop.Orders.v1"), Lane()
+    greedy, modest = Account("shop.Orders.v1"), Account()
     waiting = [jobs.put(greedy, name) for name in "abcde"]
     with pytest.raises(LimitError, match=r"shop\.Orders\.v1 has 3 calls that wait for a thread"):
         jobs.workers.check_room(greedy)
@@ -87,9 +87,9 @@ async def test_a_lane_that_has_its_share_of_the_backlog_is_refused_and_no_other(
 
 
 async def test_what_dead_instances_leave_is_given_back_while_guests_hold_every_thread(jobs: Jobs) -> None:
-    lanes = Lane(), Lane()
-    for name, lane in zip("abcd", lanes * 2, strict=True):
-        jobs.put(lane, name)
+    accounts = Account(), Account()
+    for name, account in zip("abcd", accounts * 2, strict=True):
+        jobs.put(account, name)
     assert await jobs.begun(4) == set("abcd")
     tidied = threading.Event()
     jobs.workers.tidy(tidied.set)

@@ -11,7 +11,7 @@ from insula.edge.connections import Connections
 from insula.edge.flow import Flow
 from insula.edge.http1 import Reader, Stage
 from insula.edge.last_words import Last
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 
 
 class Timed(Protocol):
@@ -19,7 +19,7 @@ class Timed(Protocol):
 
     transport: asyncio.Transport
     flow: Flow
-    limits: Limits
+    limits: ConnectionLimits
     loop: asyncio.AbstractEventLoop
     shared: Connections
     address: str

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from insula.edge.asgi import App
 from insula.edge.backlog import Backlog
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 
 #: Connections over the limit that may be taking their 503 at once.
 TURNED_AWAY = 64
@@ -36,7 +36,7 @@ class Connections:
     def __init__(
         self,
         app: App,
-        limits: Limits,
+        limits: ConnectionLimits,
         *,
         dropped: Callable[[str], None],
         upgrades: Callable[[bytes, bytes], bool] = lambda target, protocol: False,

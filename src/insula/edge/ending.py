@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 
 
 class Ending:
@@ -19,7 +19,7 @@ class Ending:
 
     __slots__ = ("_left", "_limits", "_loop", "_timer", "_transport", "begun")
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, limits: Limits) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, limits: ConnectionLimits) -> None:
         self.begun = False
         self._transport = transport
         self._loop = loop

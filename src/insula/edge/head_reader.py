@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import httptools
 
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 
 #: Headers that make a request more than plain.
 _NOT_PLAIN = frozenset((b"content-encoding", b"expect", b"transfer-encoding", b"upgrade"))
@@ -37,7 +37,7 @@ class HeadReader:
         self._goes_on = False
         self._parser = httptools.HttpRequestParser(self)
 
-    def read(self, data: bytes, start: int, end: int, limits: Limits) -> PlainHead | None:
+    def read(self, data: bytes, start: int, end: int, limits: ConnectionLimits) -> PlainHead | None:
         """The head from `start` to `end`, which is behind its empty line, or None where it is not plain, is larger than
         `limits` allow, or does not end exactly there."""
         if end - start > limits.max_head:
@@ -61,7 +61,7 @@ class HeadReader:
             self._parser = httptools.HttpRequestParser(self)
         return head
 
-    def _plain(self, limits: Limits) -> PlainHead | None:
+    def _plain(self, limits: ConnectionLimits) -> PlainHead | None:
         headers = self._headers
         if not (self._goes_on and len(headers) <= limits.max_fields and len(self._target) <= limits.max_target):
             return None

@@ -24,7 +24,7 @@ import httptools
 
 from insula.edge.framing import NOT_IN_TRAILERS, framing_of
 from insula.edge.last_words import Last
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 
 #: Bytes of one slice, and of one of a body of known length.
 SLICE = 2048
@@ -100,7 +100,7 @@ class Reader:
         *("_raw_body", "_silent", "_started", "_target", "_upgrade", "_upgrades", "events", "rest", "stage", "stages"),
     )
 
-    def __init__(self, limits: Limits, upgrades: Callable[[bytes, bytes], bool]) -> None:
+    def __init__(self, limits: ConnectionLimits, upgrades: Callable[[bytes, bytes], bool]) -> None:
         self.events: deque[Event] = deque()
         self.stage = Stage.HEAD
         self.stages = 1

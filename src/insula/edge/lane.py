@@ -28,7 +28,7 @@ from insula.edge.exchange import Asgi, Head, Response
 from insula.edge.head_reader import HeadReader
 from insula.edge.header_memo import HeaderMemo, Known
 from insula.edge.late import LateAnswer
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.edge.metrics import QUICK
 from insula.edge.observing import answered
 from insula.edge.request_id import new_request_id, sane_id
@@ -55,7 +55,7 @@ class Lane:
         self._default_lines = b""
         app.on_change(self.memo.forget)
 
-    def meet(self, data: bytes, start: int, end: int, limits: Limits) -> Known | None:
+    def meet(self, data: bytes, start: int, end: int, limits: ConnectionLimits) -> Known | None:
         """What follows from a head that is not known yet, from `start` to behind its empty line at `end` (before
         `start` where there is none); None where the lane does not take its message. Nobody else has read it."""
         if end < start + 4 or not data.startswith(b"POST ", start):

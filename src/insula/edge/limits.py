@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ConnectionLimits:
     """What one listener allows each client.
 
     A body may take `body_timeout` and a second more for each `min_rate` bytes that came, so a large upload over a slow

@@ -20,7 +20,7 @@ from insula.edge.connections import Connections
 from insula.edge.fast_connection import FastConnection
 from insula.edge.http_connection import HttpConnection
 from insula.edge.lane import Lane
-from insula.edge.limits import Limits
+from insula.edge.limits import ConnectionLimits
 from insula.errors import ConfigurationError
 
 _log = logging.getLogger("insula.edge")
@@ -72,7 +72,7 @@ class Listener:
         self,
         app: App,
         sock: socket.socket,
-        limits: Limits | None = None,
+        limits: ConnectionLimits | None = None,
         *,
         dropped: Callable[[str], None] = lambda reason: None,
         ssl: SSLContext | None = None,
@@ -82,7 +82,7 @@ class Listener:
         self._sock = sock
         self._ssl = ssl
         self._lane = lane
-        self._shared = Connections(app, limits or Limits(), dropped=dropped, upgrades=upgrades)
+        self._shared = Connections(app, limits or ConnectionLimits(), dropped=dropped, upgrades=upgrades)
         self._acceptor: Acceptor | None = None
         self.host, self.port = sock.getsockname()[:2]
 

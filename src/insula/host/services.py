@@ -11,7 +11,7 @@ from insula.host.guest_log import GuestLogs
 from insula.plans import Plan
 
 if TYPE_CHECKING:
-    from insula.storage.state import StateRepository
+    from insula.storage.guest_state import StateRepository
 
 
 def no_services(service: str, _method: str) -> Plan:

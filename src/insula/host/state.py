@@ -19,7 +19,7 @@ from insula.host.failures import host_error
 from insula.host.options import no_options
 from insula.host.parameters import Numbers, read
 from insula.host.scope import Scope
-from insula.storage.state import MAX_LIST, MAX_TTL, MAX_VALUE, StateRepository, StateValue
+from insula.storage.guest_state import MAX_LIST, MAX_TTL, MAX_VALUE, StateRepository, StateValue
 from insula.times import rfc3339
 
 #: Seconds past the call's deadline that the database is given.

@@ -15,7 +15,7 @@ from insula.host.broker import Broker
 from insula.kinds.contract import Granted
 from insula.kinds.schemas import methods_of
 from insula.packages.deployable import Deployable
-from insula.packages.gzipped import Limits
+from insula.packages.gzipped import ArchiveLimits
 from insula.packages.installed import RECORD, read_installed, settle
 from insula.packages.okra import CONFIG, load_package, unpack
 from insula.packages.package import Package
@@ -46,7 +46,7 @@ class OkraKind:
 
     def install(self, file: Path, folder: Path, digest: str, max_bytes: int) -> None:
         """Unpacks and checks a package, and writes the form that is read at each start."""
-        unpack(file, folder, Limits(packed=max_bytes))
+        unpack(file, folder, ArchiveLimits(packed=max_bytes))
         settle(load_package(folder, digest))
 
     def read(self, folder: Path, digest: str) -> Deployable:

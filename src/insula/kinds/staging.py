@@ -33,7 +33,7 @@ from insula.services.generation import Generation
 from insula.services.limits import InForce, in_force
 from insula.services.service import Service, ServiceOptions
 from insula.transcoding.service import Codecs, ServiceCodecs
-from insula.wasm.contract import Engine, Limits, Module, RefusalError, WasiOptions
+from insula.wasm.contract import Engine, GuestLimits, Module, RefusalError, WasiOptions
 from insula.wasm.guest_memory import whole_of_share
 
 log = logging.getLogger("insula.kinds")
@@ -41,7 +41,7 @@ log = logging.getLogger("insula.kinds")
 #: Seconds that the instances of a stopped service have to come back.
 CLOSE_TIMEOUT = 60.0
 
-#: Limits by which a start fails for what the guest does; all others are shared with other services.
+#: GuestLimits by which a start fails for what the guest does; all others are shared with other services.
 _ITS_OWN = frozenset(("memory_limit", "host_calls"))
 
 
@@ -98,7 +98,7 @@ async def stage(
         program = workshop.engine.link(
             module,
             kind.imports(deployable, module, host),
-            Limits(memory_bytes=limits.memory_mb * MB, output_bytes=limits.output_mb * MB),
+            GuestLimits(memory_bytes=limits.memory_mb * MB, output_bytes=limits.output_mb * MB),
             WasiOptions(write=line_writer(workshop.logs.of(service_id))),
             name=str(service_id),
         )

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from insula.errors import PackageError
-from insula.packages.gzipped import Inflater, Limits, size, too_large
+from insula.packages.gzipped import ArchiveLimits, Inflater, size, too_large
 from insula.packages.tar import Entry, entries
 
 #: Asked with a path inside the package: the most bytes that this file may have, or None where it is no part of one.
@@ -50,13 +50,13 @@ class Extracted:
     passed_over: tuple[str, ...]
 
 
-def extract(stream: BinaryIO, into: Path, want: Want, limits: Limits | None = None) -> Extracted:
+def extract(stream: BinaryIO, into: Path, want: Want, limits: ArchiveLimits | None = None) -> Extracted:
     """Writes the wanted files of a gzip tar into the empty folder `into`. Blocking.
 
     PackageError for an archive that is not one, breaks a rule or a limit; OSError where the disk fails. Either may
     leave files in `into`.
     """
-    limits = limits or Limits()
+    limits = limits or ArchiveLimits()
     names = _Names(limits)
     found: dict[str, tuple[Path, int]] = {}
     passed_over: list[str] = []
@@ -89,7 +89,7 @@ def extract(stream: BinaryIO, into: Path, want: Want, limits: Limits | None = No
 class _Names:
     """Every name so far, and the rules for the next one."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: ArchiveLimits) -> None:
         self._limits = limits
         self._seen: dict[str, tuple[str, str]] = {}
 

@@ -26,7 +26,7 @@ from insula.errors import CallerError, Code, InsulaError
 from insula.packages.blocking import in_thread
 from insula.packages.deployable import Deployable, Format
 from insula.packages.files import PIECE, read_file
-from insula.packages.gzipped import Limits, size
+from insula.packages.gzipped import ArchiveLimits, size
 
 log = logging.getLogger("insula.packages")
 
@@ -40,7 +40,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Depot:
     """The installed packages below one folder, which this server alone writes to."""
 
-    def __init__(self, folder: Path, formats: Sequence[Format], *, max_bytes: int = Limits().packed) -> None:
+    def __init__(self, folder: Path, formats: Sequence[Format], *, max_bytes: int = ArchiveLimits().packed) -> None:
         """`folder` is made at the first package. Of the `formats` the first that recognises a package reads it; what none
         of them recognises the first one refuses, in its own words. `max_bytes` bounds a packed package where `add` is told
         nothing."""
@@ -126,7 +126,7 @@ class Depot:
                 return present
             archive, content = beside / _ARCHIVE, beside / _CONTENT
             reader = self._format(archive) or self._formats[0]
-            reader.install(archive, content, digest, max(Limits().packed, self._max_bytes))
+            reader.install(archive, content, digest, max(ArchiveLimits().packed, self._max_bytes))
             content.rename(self._folder / digest)
             flush(self._folder)
             return self._load(digest)

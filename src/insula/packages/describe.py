@@ -10,7 +10,7 @@ from typing import Any
 
 from insula.errors import CallerError, Code
 from insula.packages.files import open_plain
-from insula.packages.gzipped import Limits, size
+from insula.packages.gzipped import ArchiveLimits, size
 from insula.packages.okra import digest_of, load_package, unpack
 from insula.packages.package import Package
 from insula.schema.model import Method
@@ -64,8 +64,10 @@ def open_package(file: Path) -> Iterator[Package]:
     CallerError where there is no such file, PackageError where it is no package.
     """
     open_plain(file).close()
-    if file.stat().st_size > Limits().packed:
-        raise CallerError(f"{file} is larger than {size(Limits().packed)}", code=Code.RESOURCE_EXHAUSTED, status=413)
+    if file.stat().st_size > ArchiveLimits().packed:
+        raise CallerError(
+            f"{file} is larger than {size(ArchiveLimits().packed)}", code=Code.RESOURCE_EXHAUSTED, status=413
+        )
     with tempfile.TemporaryDirectory(prefix="insula-") as folder:
         unpack(file, Path(folder))
         yield load_package(Path(folder), digest_of(file))

@@ -19,7 +19,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ArchiveLimits:
     """What one archive may hold. Sizes in bytes; `ratio` (inflated to packed) is looked at from `ratio_from` inflated
     bytes on, since small texts may well shrink a hundredfold; `header` bounds one extended header of the tar."""
 
@@ -49,7 +49,7 @@ def size(count: int) -> str:
 class Inflater:
     """Reads the inside of one gzip file. Blocking; belongs to one thread."""
 
-    def __init__(self, stream: BinaryIO, limits: Limits) -> None:
+    def __init__(self, stream: BinaryIO, limits: ArchiveLimits) -> None:
         self._stream = stream
         self._limits = limits
         self._zlib = zlib.decompressobj(wbits=31)

@@ -19,7 +19,7 @@ from insula.packages.archive import Extracted, extract
 from insula.packages.config import check_depth, read_config
 from insula.packages.deployable import MB
 from insula.packages.descriptor import check_descriptor
-from insula.packages.gzipped import Limits
+from insula.packages.gzipped import ArchiveLimits
 from insula.packages.package import Package
 from insula.schema.model import Schema, read_description
 from insula.spelling import nearest
@@ -47,7 +47,7 @@ _MIGRATION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\.sql")
 _TEXT_MODULE = re.compile(rb"\s*(;;|\(;|\(module|\(component)")
 
 
-def unpack(archive: Path, into: Path, limits: Limits | None = None) -> Extracted:
+def unpack(archive: Path, into: Path, limits: ArchiveLimits | None = None) -> Extracted:
     """Extracts the files of a package into the empty folder `into`. Blocking; PackageError or OSError."""
     with open(archive, "rb") as stream:
         extracted = extract(stream, into, _size_allowed, limits)

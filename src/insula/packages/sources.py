@@ -21,7 +21,7 @@ from insula.packages import outbound
 from insula.packages.deployable import Deployable
 from insula.packages.depot import Depot
 from insula.packages.files import read_file
-from insula.packages.gzipped import Limits
+from insula.packages.gzipped import ArchiveLimits
 from insula.packages.objects import read_object
 from insula.spelling import nearest
 
@@ -36,7 +36,7 @@ class SourceOptions:
     seconds is for a whole fetch."""
 
     roots: tuple[Path, ...] | None = None
-    max_bytes: int = Limits().packed
+    max_bytes: int = ArchiveLimits().packed
     allow_private: bool = False
     allow_http: bool = False
     timeout: float = 120.0

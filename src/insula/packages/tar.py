@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from insula.errors import PackageError
-from insula.packages.gzipped import Limits, size, too_large
+from insula.packages.gzipped import ArchiveLimits, size, too_large
 
 BLOCK = 512
 _PIECE = 1 << 16
@@ -53,7 +53,7 @@ class Entry:
         self._padding = 0
 
 
-def entries(source: Source, limits: Limits) -> Iterator[Entry]:
+def entries(source: Source, limits: ArchiveLimits) -> Iterator[Entry]:
     """Each entry in turn; content that was not asked for is skipped. PackageError for whatever is not a plain tar."""
     extended: dict[str, bytes] = {}
     count = 0
@@ -130,7 +130,7 @@ def _header_name(block: bytes) -> bytes:
     return prefix + b"/" + name if prefix else name
 
 
-def _text(name: bytes, limits: Limits) -> str:
+def _text(name: bytes, limits: ArchiveLimits) -> str:
     if len(name) > limits.name:
         raise PackageError(f"the package holds a name of more than {limits.name} bytes")
     try:
@@ -139,7 +139,7 @@ def _text(name: bytes, limits: Limits) -> str:
         raise PackageError("the package holds a name that is not UTF-8") from error
 
 
-def _whole(entry: Entry, limits: Limits) -> bytes:
+def _whole(entry: Entry, limits: ArchiveLimits) -> bytes:
     if entry.size > limits.header:
         raise too_large(f"the package holds an extended header of more than {size(limits.header)}")
     return b"".join(entry.chunks())

@@ -22,7 +22,7 @@ from insula.services.life import Lives
 from insula.services.mailbox import Mailbox, Ticket
 from insula.services.pool import Pool
 from insula.services.refusals import cannot_start, unexpected
-from insula.services.state import State, move
+from insula.services.states import State, move
 from insula.services.supervisor import Supervisor
 
 log = logging.getLogger("insula.services")

@@ -39,7 +39,7 @@ from insula.services.instances import Instances
 from insula.services.life import Life, Lives
 from insula.services.mailbox import Mailbox, Ticket
 from insula.services.refusals import check_path, no_method, streaming_method, unexpected
-from insula.services.state import State, move
+from insula.services.states import State, move
 from insula.wasm.contract import Exchange, Instance, Program, Runner, UnbegunError
 
 log = logging.getLogger("insula.services")

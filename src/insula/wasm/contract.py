@@ -149,7 +149,7 @@ class Exchange(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class GuestLimits:
     """What one instance may use. `output_bytes` bounds each read of guest memory; `start_timeout` (s) bounds
     instantiation together with the initialiser; `host_calls` are made in one entry at most."""
 
@@ -232,7 +232,7 @@ class Engine(Protocol):
         bounded memory and time. PackageError where it is no valid module or takes too much to compile."""
 
     def link(
-        self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions, *, name: str = ""
+        self, module: Module, imports: Sequence[HostImport], limits: GuestLimits, wasi: WasiOptions, *, name: str = ""
     ) -> Program:
         """`name` is the tenant's, for messages. PackageError naming the import where the module wants one that nobody
         offers, or with another signature."""

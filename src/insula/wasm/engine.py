@@ -22,9 +22,9 @@ from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
 from insula.wasm.contract import (
     Exchange,
+    GuestLimits,
     HostImport,
     Instance,
-    Limits,
     Module,
     OverranError,
     Program,
@@ -43,7 +43,7 @@ from insula.wasm.schedule import Schedule
 from insula.wasm.scheduler import Running
 from insula.wasm.steps import rest_steps, run_steps, start_steps, unbegun
 from insula.wasm.templates import template_of
-from insula.wasm.workers import Lane, Workers
+from insula.wasm.workers import Account, Workers
 
 log = logging.getLogger("insula.wasm")
 
@@ -123,7 +123,7 @@ class NativeEngine:
         return await self._modules.load(wasm, digest)
 
     def link(
-        self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions, *, name: str = ""
+        self, module: Module, imports: Sequence[HostImport], limits: GuestLimits, wasi: WasiOptions, *, name: str = ""
     ) -> Program:
         self._check_open()
         assert isinstance(module, OpenModule)
@@ -161,7 +161,7 @@ class NativeProgram:
         self.calls_host = any(binding.host is not None for binding in blueprint.bindings)
         self.start_timeout = blueprint.limits.start_timeout
         self._name = name or "this service"
-        self._lane = Lane(self._name)
+        self._account = Account(self._name)
         self._memory = Tenant(blueprint.limits.memory_bytes)
         engine.guest_memory.join(self._memory)
         self._start_pace = Pace()
@@ -192,7 +192,7 @@ class NativeProgram:
         instance.deadline = monotonic() + seconds
         job: Running[Any] = Running(
             self._schedule,
-            self._lane,
+            self._account,
             instance,
             start_steps(instance),
             pace=self._start_pace,
@@ -207,7 +207,7 @@ class NativeProgram:
     def runner(self, exchange: Exchange) -> Runner:
         ticker, pace, export, number = self._ticker, exchange.pace, exchange.export, exchange.number
         begin, finish = exchange.begin, exchange.finish
-        schedule, memory, lane = self._schedule, self._engine.guest_memory, self._lane
+        schedule, memory, account = self._schedule, self._engine.guest_memory, self._account
         turn = schedule.turn
         if self._blueprint.memory_most > _LARGE:
             pace.keep_slow()
@@ -224,7 +224,7 @@ class NativeProgram:
             if deadline <= began:
                 raise DeadlineError("the deadline passed before the guest was called")
             if turn.full or not pace.unwatched or memory.scarce:
-                if pace.slow or memory.scarce or (turn.full and not turn.has_time(lane)):
+                if pace.slow or memory.scarce or (turn.full and not turn.has_time(account)):
                     return self._run_later(instance, exchange, payload, scope, deadline)
                 pace.began = thread_time()
             ticker.used = True
@@ -254,12 +254,12 @@ class NativeProgram:
                 instance.job = None
                 now = monotonic()
                 if now - began > NOTE or not pace.unwatched:
-                    schedule.ran(lane, pace, now - began)
+                    schedule.ran(account, pace, now - began)
                 if now >= deadline:
                     raise DeadlineError(_LATE) from None
                 raise
             except BaseException as error:
-                turn.add(lane, monotonic() - began)
+                turn.add(account, monotonic() - began)
                 raise self._ended(instance, error) from None
             now = monotonic()
             if answer is None:
@@ -268,10 +268,10 @@ class NativeProgram:
                 return job.future
             instance.job = None
             if now - began > NOTE or not pace.unwatched:
-                schedule.ran(lane, pace, now - began)
+                schedule.ran(account, pace, now - began)
             if not instance.alive:  # ended from within
                 instance.left()
-                schedule.free(lane, instance)
+                schedule.free(account, instance)
             if now >= deadline:
                 raise DeadlineError(_LATE)
             return answer  # type: ignore[no-any-return]
@@ -302,7 +302,7 @@ class NativeProgram:
         """Runs a call in a worker where its method is slow; else in a turn of the loop that has time for it."""
         slow = exchange.pace.slow
         if slow:
-            self._schedule.workers.check_room(self._lane)
+            self._schedule.workers.check_room(self._account)
         instance.scope = scope
         instance.deadline = deadline
         instance.pace = exchange.pace
@@ -320,7 +320,7 @@ class NativeProgram:
     def _job(self, instance: OwnedInstance, exchange: Exchange, steps: Any, deadline: float) -> Running[bytes]:
         job: Running[bytes] = Running(
             self._schedule,
-            self._lane,
+            self._account,
             instance,
             steps,
             pace=exchange.pace,
@@ -336,7 +336,7 @@ class NativeProgram:
         instance.alive = False
         told = instance.why(error)
         instance.left()
-        self._schedule.free(self._lane, instance)
+        self._schedule.free(self._account, instance)
         return DeadlineError(_LATE) if isinstance(told, StoppedError) else told
 
     def _check_open(self) -> None:
@@ -365,7 +365,7 @@ class OwnedInstance(LiveInstance):
             if self.alive:
                 self.stop()
                 self._weighs(0)  # at once, for whatever it makes room for; it is freed in a moment
-                self._program._schedule.free(self._program._lane, self)
+                self._program._schedule.free(self._program._account, self)
         else:
             self.stop()
             job.refuse(UnavailableError("the instance was ended while it worked"))

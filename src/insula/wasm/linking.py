@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from insula.errors import PackageError
 from insula.wasm import wasi
-from insula.wasm.contract import HostImport, Limits, Signature, WasiOptions
+from insula.wasm.contract import GuestLimits, HostImport, Signature, WasiOptions
 from insula.wasm.faults import MAX_TOLD, printable
-from insula.wasm.modules import Code, Import
+from insula.wasm.modules import CompiledCode, Import
 
 
 class Binding(NamedTuple):
@@ -24,14 +24,14 @@ class Binding(NamedTuple):
 class Blueprint(NamedTuple):
     """What every instance of a program is made of. `memory_most` is the limit (bytes) that its memory really has."""
 
-    code: Code
+    code: CompiledCode
     bindings: Sequence[Binding]
-    limits: Limits
+    limits: GuestLimits
     wasi: WasiOptions
     memory_most: int
 
 
-def bind(code: Code, imports: Sequence[HostImport], limits: Limits, options: WasiOptions) -> Blueprint:
+def bind(code: CompiledCode, imports: Sequence[HostImport], limits: GuestLimits, options: WasiOptions) -> Blueprint:
     """What instances of this module are made of. PackageError names the import that nobody answers, or that has another
     type, and memory that the module cannot start without."""
     offered = {(entry.module, entry.name): entry for entry in imports}

@@ -45,7 +45,7 @@ class Import(NamedTuple):
     kind: str
 
 
-class Code:
+class CompiledCode:
     """The compiled code of one module. `memory_bytes` is what its memory starts with, `memory_most` what it may declare
     to grow to (None: no bound of its own)."""
 
@@ -74,7 +74,7 @@ class OpenModule:
     """One user's hold on a module: what the contract calls Module. `close` is idempotent; the last one frees the code,
     unless a program is left that runs it."""
 
-    def __init__(self, code: Code, unused: Callable[[Code], None]) -> None:
+    def __init__(self, code: CompiledCode, unused: Callable[[CompiledCode], None]) -> None:
         self.code = code
         self._unused = unused
         self.digest = code.digest
@@ -94,7 +94,7 @@ class OpenModule:
 
 
 class _Work(NamedTuple):
-    task: asyncio.Task[Code]
+    task: asyncio.Task[CompiledCode]
     waiting: list[object]
 
 
@@ -104,7 +104,7 @@ class Modules:
     def __init__(self, cache: CodeCache, compiler: Compiler) -> None:
         self._cache = cache
         self._compiler = compiler
-        self._codes: dict[str, Code] = {}
+        self._codes: dict[str, CompiledCode] = {}
         self._works: dict[str, _Work] = {}
 
     async def load(self, wasm: Path, digest: str) -> OpenModule:
@@ -124,7 +124,7 @@ class Modules:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._codes.clear()
 
-    async def _share(self, wasm: Path, digest: str) -> Code:
+    async def _share(self, wasm: Path, digest: str) -> CompiledCode:
         work = self._works.get(digest)
         if work is None:
             work = self._works[digest] = _Work(asyncio.create_task(self._make(wasm, digest)), [])
@@ -141,7 +141,7 @@ class Modules:
                 work.task.cancel()
             raise
 
-    async def _make(self, wasm: Path, digest: str) -> Code:
+    async def _make(self, wasm: Path, digest: str) -> CompiledCode:
         try:
             return await self._find_or_compile(wasm, digest)
         except ConfigurationError as error:  # of the operator, and none of the deployer's business
@@ -152,7 +152,7 @@ class Modules:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise no_room() if full else InsulaError("the module's code cannot be stored") from None
 
-    async def _find_or_compile(self, wasm: Path, digest: str) -> Code:
+    async def _find_or_compile(self, wasm: Path, digest: str) -> CompiledCode:
         await asyncio.to_thread(self._cache.prepare)
         code = await asyncio.to_thread(self._find, digest)
         if code is None:
@@ -163,7 +163,7 @@ class Modules:
             finally:
                 await asyncio.to_thread(draft.unlink, missing_ok=True)
             try:
-                code = await asyncio.to_thread(Code, digest, path, facts)
+                code = await asyncio.to_thread(CompiledCode, digest, path, facts)
             except wasmtime.WasmtimeError as error:
                 log.warning("the pool has no room for module %s: %s", digest[:12], error)
                 raise PackageError(
@@ -173,20 +173,20 @@ class Modules:
             await asyncio.to_thread(self._cache.sweep, set(self._codes))
         return self._codes.setdefault(digest, code)
 
-    def _find(self, digest: str) -> Code | None:
+    def _find(self, digest: str) -> CompiledCode | None:
         found = self._cache.find(digest)
         if found is None:
             return None
         path, facts = found
         try:
-            return Code(digest, path, facts)
+            return CompiledCode(digest, path, facts)
         except wasmtime.WasmtimeError as error:
             log.warning("the cached code of module %s cannot be loaded and is made again: %s", digest[:12], error)
             with contextlib.suppress(OSError):
                 self._cache.drop(digest)
             return None
 
-    def _forget(self, code: Code) -> None:
+    def _forget(self, code: CompiledCode) -> None:
         if self._codes.get(code.digest) is code:
             del self._codes[code.digest]
         code.gone = True

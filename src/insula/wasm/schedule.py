@@ -12,7 +12,7 @@ from insula.wasm.machine import UNTIDY, machine
 from insula.wasm.pace import LONG, NOTE, Pace
 from insula.wasm.ticker import Ticker
 from insula.wasm.turn import Turn
-from insula.wasm.workers import Lane, Workers
+from insula.wasm.workers import Account, Workers
 
 #: A guest with more memory than this (bytes) is freed in a thread: giving it back takes the kernel a while.
 _LARGE = 4 << 20
@@ -74,9 +74,9 @@ class Schedule:
         the loop did before it in this epoch counts too."""
         return min(took, thread_time() - self._mark)
 
-    def ran(self, lane: Lane, pace: Pace, took: float) -> None:
+    def ran(self, account: Account, pace: Pace, took: float) -> None:
         """A call on the loop is done, or waits, after so much time (s) of the clock."""
-        self.turn.add(lane, took)
+        self.turn.add(account, took)
         if not pace.unwatched:
             pace.took(thread_time() - pace.began)
         elif took >= LONG and (spent := self.spent(took)) >= LONG:
@@ -84,12 +84,12 @@ class Schedule:
         elif took >= NOTE:
             pace.watch()
 
-    def missed(self, lane: Lane, pace: Pace, took: float) -> None:
+    def missed(self, account: Account, pace: Pace, took: float) -> None:
         """A call on the loop was not done within its slice."""
-        self.turn.add(lane, took)
+        self.turn.add(account, took)
         pace.missed(self.spent(took) if pace.unwatched else thread_time() - pace.began)
 
-    def free(self, lane: Lane, instance: LiveInstance) -> None:
+    def free(self, account: Account, instance: LiveInstance) -> None:
         """Frees an instance that nobody is in; in a thread where that takes a while, or where many are freed at once."""
         if self.instances + self._untidy < self._most and (instance.size() > _LARGE or self.turn.full):
             self._untidy += 1
@@ -97,7 +97,7 @@ class Schedule:
         else:
             began = monotonic()
             instance.free()
-            self.turn.add(lane, monotonic() - began)
+            self.turn.add(account, monotonic() - began)
 
     def _tidied(self, instance: LiveInstance) -> None:
         instance.free()

@@ -33,7 +33,7 @@ from insula.wasm.pace import Pace
 from insula.wasm.schedule import Schedule
 from insula.wasm.steps import Steps
 from insula.wasm.waits import cancelled, discard, give_up
-from insula.wasm.workers import Lane
+from insula.wasm.workers import Account
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class Running(Generic[T]):
     def __init__(
         self,
         schedule: Schedule,
-        lane: Lane,
+        account: Account,
         instance: LiveInstance,
         steps: Steps[T],
         *,
@@ -77,7 +77,7 @@ class Running(Generic[T]):
         self._timer = loop.call_later(max(0.0, deadline - monotonic()), self._expire)
         schedule.running += 1
         self._schedule = schedule
-        self._lane = lane
+        self._account = account
         self._instance = instance
         self._steps = steps
         self._pace = pace
@@ -102,9 +102,9 @@ class Running(Generic[T]):
     def follow(self, took: float) -> None:
         """Goes on with a guest that was not done after its first poll. The caller made that; it took `took` seconds."""
         if self._instance.wait is not None:
-            self._schedule.ran(self._lane, self._pace, took)
+            self._schedule.ran(self._account, self._pace, took)
         else:
-            self._schedule.missed(self._lane, self._pace, took)
+            self._schedule.missed(self._account, self._pace, took)
         self._follow(_AFTER_ONE)
 
     def refuse(self, error: InsulaError) -> None:
@@ -130,10 +130,10 @@ class Running(Generic[T]):
             give_up(waiting)
             self._leave(None)
         elif self._deferred:
-            self._schedule.turn.withdraw(self._lane, self._go_on_now)
+            self._schedule.turn.withdraw(self._account, self._go_on_now)
             self._deferred = False
             self._leave(None)
-        elif self._in_worker and self._schedule.workers.withdraw(self._lane, self._work):
+        elif self._in_worker and self._schedule.workers.withdraw(self._account, self._work):
             self._in_worker = False
             self._leave(None)
 
@@ -203,14 +203,14 @@ class Running(Generic[T]):
         if self._pace.slow:
             self._fresh = True
             self._submit()
-        elif self._schedule.turn.full and not self._schedule.turn.has_time(self._lane):
+        elif self._schedule.turn.full and not self._schedule.turn.has_time(self._account):
             self._defer()
         else:
             self._run_here()
 
     def _defer(self) -> None:
         self._deferred = True
-        self._schedule.turn.put(self._lane, self._go_on_now)
+        self._schedule.turn.put(self._account, self._go_on_now)
 
     def _go_on_now(self) -> None:
         self._deferred = False
@@ -242,22 +242,22 @@ class Running(Generic[T]):
             instance.settle()
         took = monotonic() - began
         if outcome.over or instance.wait is not None:
-            schedule.ran(self._lane, pace, took)
+            schedule.ran(self._account, pace, took)
         else:
-            schedule.missed(self._lane, pace, took)
+            schedule.missed(self._account, pace, took)
         self._follow(outcome)
 
     def _submit(self, *, counts: bool = False) -> None:
         self._in_worker = True
         self._instance.inline = False
         self._instance.epochs = LONG_SLICE
-        self._schedule.workers.submit(self._lane, self._work, counts=counts)
+        self._schedule.workers.submit(self._account, self._work, counts=counts)
 
     def _returned(self, outcome: _Outcome) -> None:
         self._in_worker = False
         self._instance.inline = True
         self._instance.epochs = SLICE
-        self._schedule.workers.done(self._lane)
+        self._schedule.workers.done(self._account)
         self._spent += outcome.spent
         if outcome.over or self._instance.wait is not None:
             if self._fresh:
@@ -279,7 +279,7 @@ class Running(Generic[T]):
         error = outcome.error if outcome is not None else None
         discard(instance.wait)
         if not instance.alive:
-            self._schedule.free(self._lane, instance)
+            self._schedule.free(self._account, instance)
         if self.future.done() or outcome is None:
             return
         if isinstance(error, StoppedError) or (

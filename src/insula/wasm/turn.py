@@ -13,7 +13,7 @@ from collections.abc import Callable
 from time import monotonic
 
 from insula.rotation import Rotation
-from insula.wasm.workers import Lane
+from insula.wasm.workers import Account
 
 #: Seconds of guests in a turn, and at most, where programs that have had less than `LITTLE` of it run as well.
 BUDGET = 0.001
@@ -24,7 +24,7 @@ LITTLE = 0.0001
 class Turn:
     """Belongs to the loop. `full` is a plain field, for the hot path: whether a call may have to wait for a later turn."""
 
-    __slots__ = ("_armed", "_jobs", "_lanes", "_loop", "_number", "_spent", "full")
+    __slots__ = ("_armed", "_jobs", "_accounts", "_loop", "_number", "_spent", "full")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False
@@ -32,34 +32,34 @@ class Turn:
         self._spent = 0.0
         self._number = 0
         self._armed = False
-        self._jobs: Rotation[Lane, Callable[[], None]] = Rotation()
-        self._lanes = self._jobs.tenants
+        self._jobs: Rotation[Account, Callable[[], None]] = Rotation()
+        self._accounts = self._jobs.tenants
 
-    def add(self, lane: Lane, seconds: float) -> None:
+    def add(self, account: Account, seconds: float) -> None:
         """Guests of a program have run for so long in this turn."""
-        if lane.turn != self._number:
-            lane.turn, lane.spent = self._number, 0.0
-        lane.spent += seconds
+        if account.turn != self._number:
+            account.turn, account.spent = self._number, 0.0
+        account.spent += seconds
         self._spent += seconds
         if self._spent >= BUDGET:
             self.full = True
         self._arm()
 
-    def has_time(self, lane: Lane) -> bool:
+    def has_time(self, account: Account) -> bool:
         """Whether a call of this program may run although the turn is full."""
-        if self._spent >= MOST or lane in self._lanes:
+        if self._spent >= MOST or account in self._accounts:
             return False
-        return lane.turn != self._number or lane.spent < LITTLE
+        return account.turn != self._number or account.spent < LITTLE
 
-    def put(self, lane: Lane, job: Callable[[], None]) -> None:
+    def put(self, account: Account, job: Callable[[], None]) -> None:
         """Runs a job, which does not raise, in a later turn."""
-        self._jobs.put(lane, job)
+        self._jobs.put(account, job)
         self.full = True
         self._arm()
 
-    def withdraw(self, lane: Lane, job: Callable[[], None]) -> None:
+    def withdraw(self, account: Account, job: Callable[[], None]) -> None:
         """Takes back a job that has not run; ValueError where none waits."""
-        if not self._jobs.withdraw(lane, job):
+        if not self._jobs.withdraw(account, job):
             raise ValueError("the job does not wait")
 
     def _arm(self) -> None:

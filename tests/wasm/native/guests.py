@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from insula.wasm.contract import Engine, Exchange, HostImport, Limits, Program, Signature, WasiOptions
+from insula.wasm.contract import Engine, Exchange, GuestLimits, HostImport, Program, Signature, WasiOptions
 from tests.guests import digest, wat
 from tests.wasm.test_contract import Steps
 
 
-async def program(engine: Engine, text: str, *imports: HostImport, limits: Limits | None = None) -> Program:
+async def program(engine: Engine, text: str, *imports: HostImport, limits: GuestLimits | None = None) -> Program:
     path = wat(text)
     return engine.link(
-        await engine.load(path, digest(path)), imports, limits or Limits(memory_bytes=8 << 20), WasiOptions()
+        await engine.load(path, digest(path)), imports, limits or GuestLimits(memory_bytes=8 << 20), WasiOptions()
     )
 
 

@@ -7,7 +7,7 @@ import ctypes
 import pytest
 
 from insula.errors import GuestError, LimitError
-from insula.wasm.contract import Engine, Limits
+from insula.wasm.contract import Engine, GuestLimits
 from insula.wasm.engine import NativeEngine, OwnedInstance
 from insula.wasm.native import pages
 from insula.wasm.native.callbacks import cells
@@ -23,7 +23,7 @@ async def test_a_view_is_never_older_than_what_is_read(engine: Engine) -> None:
         engine,
         """(module (memory (export "memory") 1) (func (export "go"))
              (func (export "grow") (param i32) (result i32) (memory.grow (local.get 0))))""",
-        limits=Limits(memory_bytes=4 << 20),
+        limits=GuestLimits(memory_bytes=4 << 20),
     )
     instance = await made.instantiate()
     assert isinstance(instance, OwnedInstance)
@@ -73,7 +73,7 @@ async def test_a_large_memory_is_given_back_in_pieces(engine: Engine, monkeypatc
         engine,
         f"""(module (memory (export "memory") {9 * 16 + 1}) (func (export "go")
              (memory.fill (i32.const 0) (i32.const 7) (i32.const {9 << 20}))))""",
-        limits=Limits(memory_bytes=16 << 20),
+        limits=GuestLimits(memory_bytes=16 << 20),
     )
     instance = await made.instantiate()
     assert isinstance(instance, OwnedInstance)

@@ -20,7 +20,7 @@ from insula.errors import DeadlineError, InsulaError, UnavailableError
 from insula.wasm.cache import CodeCache
 from insula.wasm.compiler import Compiler
 from insula.wasm.config import FINGERPRINT
-from insula.wasm.contract import Exchange, HostImport, Instance, Limits, Module, Program, Runner, WasiOptions
+from insula.wasm.contract import Exchange, GuestLimits, HostImport, Instance, Module, Program, Runner, WasiOptions
 from insula.wasm.linking import Blueprint, bind
 from insula.wasm.modules import Modules, OpenModule
 from tests.wasm.reference.instance import ThreadInstance
@@ -66,7 +66,7 @@ class ThreadEngine:
         return await self._modules.load(wasm, digest)
 
     def link(
-        self, module: Module, imports: Sequence[HostImport], limits: Limits, wasi: WasiOptions, *, name: str = ""
+        self, module: Module, imports: Sequence[HostImport], limits: GuestLimits, wasi: WasiOptions, *, name: str = ""
     ) -> Program:
         self.check_open()
         assert isinstance(module, OpenModule)

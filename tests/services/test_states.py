@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from insula.services.state import MOVES, State, move
+from insula.services.states import MOVES, State, move
 
 
 def test_every_state_is_in_the_table_and_can_be_left_but_the_last() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from insula.errors import CallerError, Code, LimitError
 from insula.storage.database import Database
-from insula.storage.state import MAX_INT, SWEEP_BATCH, StateRepository
+from insula.storage.guest_state import MAX_INT, SWEEP_BATCH, StateRepository
 from tests.clock import Clock
 
 S = "shop.Counter.v1"

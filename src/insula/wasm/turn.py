@@ -24,7 +24,7 @@ LITTLE = 0.0001
 class Turn:
     """Belongs to the loop. `full` is a plain field, for the hot path: whether a call may have to wait for a later turn."""
 
-    __slots__ = ("_armed", "_jobs", "_accounts", "_loop", "_number", "_spent", "full")
+    __slots__ = ("_accounts", "_armed", "_jobs", "_loop", "_number", "_spent", "full")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.full = False

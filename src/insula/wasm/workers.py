@@ -1,8 +1,8 @@
 """A bounded number of threads that run guests, shared out fairly among the programs.
 
 Each program has an account of what it uses. It has at most its share of the threads at once, and its jobs wait in order;
-the programs with jobs that may run take turns (rotation.py). So a program whose guests burn all the time that they get slows
-itself, and no other. The places of those that wait are shared out as well (shares.py).
+the programs with jobs that may run take turns (rotation.py). So a program whose guests burn all the time that they get
+slows itself, and no other. The places of those that wait are shared out as well (shares.py).
 
 The event loop alone counts and hands out, so there is no lock; a job that is over says so there (`done`). The threads
 are daemons: one that cannot be stopped must not keep the process alive. What dead instances leave is given back by a thread
@@ -27,8 +27,8 @@ log = logging.getLogger("insula.wasm")
 
 
 class Account:
-    """What one program uses of the workers and of the turns of the loop. `name` is the tenant's, for messages. `running` counts
-    its jobs in workers. `spent` is the time (s) that its guests had of a `turn` of the loop (turn.py)."""
+    """What one program uses of the workers and of the turns of the loop. `name` is the tenant's, for messages. `running`
+    counts its jobs in workers. `spent` is the time (s) that its guests had of a `turn` of the loop (turn.py)."""
 
     __slots__ = ("name", "running", "spent", "turn")
 
